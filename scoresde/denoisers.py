@@ -1,0 +1,439 @@
+r"""Denoisers: (x, t) -> E[x0 | x_t], and everything that follows from it.
+
+A denoiser carries its process and answers one thing, a *prediction* P(x, t). What P means is said by its
+parameterisation: x0 and eps are affine in x and P, with coefficients that depend on t alone,
+
+    x0 = a x + b P,      eps = c x + d P,      x = alpha x0 + sigma eps,
+
+and so are the others (theory 5; Tweedie):
+
+    score = -eps / sigma,      velocity = alpha eps - sigma x0.
+
+Solvers use the coefficients directly: they are numbers in float64, so that no accuracy and no time is lost in
+going through x0 where the network predicts eps, or the other way round.
+
+Sources: Vincent 2011 and Efron 2011 (Tweedie), Ho et al. 2020 (eps), Salimans & Ho 2022 (v), Karras et al. 2022
+(preconditioning), Saharia et al. 2022 (dynamic thresholding).
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from scoresde._tensors import Coefficient, combine, expand, scale
+from scoresde.sde import Level, LinearSDE, ProcessWarning, Time
+
+Pair = tuple[Coefficient, Coefficient]
+
+
+def _floored(c: Coefficient) -> Coefficient:
+    """Off zero, so that a limit where a scale is 0 comes out of the division: finite where it exists, huge where not."""
+    return c.clamp_min(1e-150) if isinstance(c, Tensor) else max(c, 1e-150)
+
+
+# --- what a prediction means ---------------------------------------------------------------------------
+
+
+class Parameterisation(abc.ABC):
+    """The affine maps from (x, P) to x0 and eps."""
+
+    @abc.abstractmethod
+    def x0(self, t: Level) -> Pair:
+        """(a, b) with x0 = a x + b P."""
+
+    @abc.abstractmethod
+    def eps(self, t: Level) -> Pair:
+        """(c, d) with eps = c x + d P."""
+
+    def input_scale(self, t: Level) -> Coefficient:
+        """What x is multiplied by before a network sees it: 1 for a VP process, unit power for any other."""
+        return 1.0 / t.radius
+
+    def score(self, t: Level) -> Pair:
+        """(c, d) with score = c x + d P; the limit where sigma = 0."""
+        t = replace(t, sigma=_floored(t.sigma))
+        c, d = self.eps(t)
+        return -c / t.sigma, -d / t.sigma
+
+    def target(self, t: Level) -> Pair:
+        """(k, m) with P = k x0 + m eps: what a network is trained to predict."""
+        t = replace(t, alpha=_floored(t.alpha), sigma=_floored(t.sigma))
+        # k from eps = c x + d P and m from x0 = a x + b P, of which the other one would cancel
+        a, b = self.x0(t)
+        c, d = self.eps(t)
+        return -c * t.alpha / d, -a * t.sigma / b
+
+    def linear(self, t: Level, *, x: Coefficient = 0.0, x0: Coefficient = 0.0, eps: Coefficient = 0.0) -> Pair:
+        """(k, m) with  x * x_t + x0 * xhat0 + eps * epshat  =  k x_t + m P."""
+        k, m = x, 0.0 * x
+        for weight, pair in ((x0, self.x0), (eps, self.eps)):
+            if isinstance(weight, Tensor) or weight != 0.0:
+                on_x, on_p = pair(t)
+                k, m = k + weight * on_x, m + weight * on_p
+        return k, m
+
+
+def _need_signal(t: Level, what: str) -> None:
+    if not isinstance(t.alpha, Tensor) and t.alpha <= 0:
+        raise ValueError(
+            f"alpha({t.t:g}) = 0: a predicted {what} says nothing of x0 there; "
+            "use a network that predicts x0 or v, or start below this t"
+        )
+
+
+class PredictsX0(Parameterisation):
+    """P = x0."""
+
+    def x0(self, t: Level) -> Pair:
+        return 0.0 * t.alpha, 1.0 + 0.0 * t.alpha
+
+    def eps(self, t: Level) -> Pair:
+        sigma = _floored(t.sigma)
+        return 1.0 / sigma, -t.alpha / sigma
+
+
+class PredictsEps(Parameterisation):
+    """P = eps (Ho et al. 2020)."""
+
+    def x0(self, t: Level) -> Pair:
+        _need_signal(t, "eps")
+        return 1.0 / t.alpha, -t.sigma / t.alpha
+
+    def eps(self, t: Level) -> Pair:
+        return 0.0 * t.sigma, 1.0 + 0.0 * t.sigma
+
+
+class PredictsScore(Parameterisation):
+    """P = score = -eps / sigma."""
+
+    def x0(self, t: Level) -> Pair:
+        _need_signal(t, "score")
+        return 1.0 / t.alpha, t.sigma**2 / t.alpha
+
+    def eps(self, t: Level) -> Pair:
+        return 0.0 * t.sigma, -t.sigma
+
+
+class PredictsV(Parameterisation):
+    """P = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2): Salimans & Ho's v for any process; nothing divides by 0."""
+
+    def x0(self, t: Level) -> Pair:
+        return t.alpha / t.radius**2, -t.sigma / t.radius
+
+    def eps(self, t: Level) -> Pair:
+        return t.sigma / t.radius**2, t.alpha / t.radius
+
+
+@dataclass(frozen=True)
+class PredictsEDM(Parameterisation):
+    """P = F of Karras et al. 2022 (eq. 7, table 1): the data's standard deviation balances x and F at every t."""
+
+    data_std: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.data_std < math.inf:
+            raise ValueError(f"data_std = {self.data_std}; it must be positive")
+
+    def _power(self, t: Level) -> Coefficient:
+        return t.sigma**2 + (t.alpha * self.data_std) ** 2
+
+    def input_scale(self, t: Level) -> Coefficient:
+        return self._power(t) ** -0.5
+
+    def x0(self, t: Level) -> Pair:
+        return t.alpha * self.data_std**2 / self._power(t), t.sigma * self.data_std / self._power(t) ** 0.5
+
+    def eps(self, t: Level) -> Pair:
+        return t.sigma / self._power(t), -t.alpha * self.data_std / self._power(t) ** 0.5
+
+
+class PredictsExcess(Parameterisation):
+    """score = (alpha P - x) / (alpha^2 + sigma^2): what the score has beyond that of N(0, I) data.
+
+    Finite with finite coefficients on the whole of [0, 1] for a smooth law, so exact laws speak in it: the score at
+    t = 0 and x0 at alpha = 0 both come out to the last digits.
+    """
+
+    def x0(self, t: Level) -> Pair:
+        return t.alpha / t.radius**2, (t.sigma / t.radius) ** 2
+
+    def eps(self, t: Level) -> Pair:
+        return t.sigma / t.radius**2, -t.sigma * t.alpha / t.radius**2
+
+
+# --- the denoiser --------------------------------------------------------------------------------------
+
+
+class Denoiser(nn.Module, abc.ABC):
+    """E[x0 | x_t] under the process `sde`; exact, trained and guided ones are the same kind of thing.
+
+    Args:
+        sde: the forward process.
+        parameterisation: what `predict` answers.
+        shape: of one sample, without the batch dimension; None when any shape will do.
+        max_log_snr: the cleanest noise level that it can be asked about (inf for exact laws).
+    """
+
+    def __init__(
+        self,
+        sde: LinearSDE,
+        parameterisation: Parameterisation,
+        shape: tuple[int, ...] | None = None,
+        max_log_snr: float = math.inf,
+    ) -> None:
+        super().__init__()
+        self.sde = sde
+        self.parameterisation = parameterisation
+        self.shape = None if shape is None else tuple(shape)
+        self.max_log_snr = max_log_snr
+
+    @abc.abstractmethod
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        """The prediction P at `x` (B, *) and the level `t`; a tensor of x's shape that the caller does not alter."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The dtype of the states it works on."""
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> torch.device:
+        """The device it works on."""
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """E[x0 | x_t = x], (B, *); t is a number or (B,)."""
+        return self.x0(x, t)
+
+    def x0(self, x: Tensor, t: Time) -> Tensor:
+        """E[x0 | x_t = x]."""
+        level = self.sde.at(t)
+        return combine_prediction(self.parameterisation.x0(level), x, self.predict(x, level))
+
+    def eps(self, x: Tensor, t: Time) -> Tensor:
+        """E[eps | x_t = x] = (x - alpha x0) / sigma."""
+        level = self.sde.at(t)
+        return combine_prediction(self.parameterisation.eps(level), x, self.predict(x, level))
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """grad_x log q_t(x) = -eps / sigma (theory 5); at t = 0 exact for exact laws, not finite for networks."""
+        level = self.sde.at(t)
+        return combine_prediction(self.parameterisation.score(level), x, self.predict(x, level))
+
+    def velocity(self, x: Tensor, t: Time) -> Tensor:
+        """v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
+        level = self.sde.at(t)
+        pair = self.parameterisation.linear(level, eps=level.alpha, x0=-level.sigma)
+        return combine_prediction(pair, x, self.predict(x, level))
+
+
+def combine_prediction(pair: Pair, x: Tensor, prediction: Tensor) -> Tensor:
+    """k x + m P as a new tensor."""
+    k, m = pair
+    if isinstance(k, float) and k == 0.0:
+        return scale(m, prediction)
+    return combine(k, x, m, prediction)
+
+
+# --- networks ------------------------------------------------------------------------------------------
+
+
+class Conditioning(abc.ABC):
+    """What a network is told of the noise level."""
+
+    @abc.abstractmethod
+    def __call__(self, t: Level) -> Coefficient:
+        """A number, or one per sample (B,)."""
+
+    @property
+    @abc.abstractmethod
+    def max_log_snr(self) -> float:
+        """The cleanest level that the network was trained on, inf when that is not known."""
+
+
+@dataclass(frozen=True)
+class LogSNR(Conditioning):
+    """The log-SNR, held to the trained range [low, high], so that one network serves any schedule and any grid."""
+
+    low: float = -20.0
+    high: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"log-SNR range [{self.low}, {self.high}] is empty")
+
+    @property
+    def max_log_snr(self) -> float:
+        return self.high
+
+    def __call__(self, t: Level) -> Coefficient:
+        lam = t.log_snr
+        if isinstance(lam, Tensor):
+            return lam.clamp(self.low, self.high)
+        if lam > self.high + 1e-6 or self.low - 1e-6 > lam > -math.inf:
+            _warn_off_range(f"log-SNR = {lam:.4g} (t = {t.t:.4g})", f"[{self.low:.4g}, {self.high:.4g}]")
+        return min(max(lam, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class ChainIndex(Conditioning):
+    """k = K t - 1, the 0-based index of a chain of K steps, for networks trained on one; not rounded unless asked."""
+
+    steps: int
+    rounded: bool = False
+
+    @property
+    def max_log_snr(self) -> float:
+        return math.inf
+
+    def __call__(self, t: Level) -> Coefficient:
+        k = self.steps * t.t - 1.0
+        if isinstance(k, Tensor):
+            k = k.clamp(0.0, self.steps - 1.0)
+            return k.round().long() if self.rounded else k
+        if k < -1e-6:
+            _warn_off_range(f"t = {t.t:.4g} (k = {k:.3g})", f"t >= 1/{self.steps}")
+        k = min(max(k, 0.0), self.steps - 1.0)
+        return round(k) if self.rounded else k
+
+
+def _warn_off_range(what: str, trained: str) -> None:
+    warnings.warn(
+        f"{what} is off the range that the network was trained on, {trained}; the nearest end is used",
+        ProcessWarning,
+        stacklevel=2,
+    )
+
+
+class NetDenoiser(Denoiser):
+    """A network module(x, condition) made a denoiser: `NetDenoiser(module, VP(), PredictsV())`.
+
+    The network sees x at unit power (x times `parameterisation.input_scale`) and one condition per sample.
+
+    Args:
+        module: (x (B, *), condition (B,)) -> (B, *); a second half of output channels (a learned variance) is ignored.
+        sde: the process it is used with.
+        parameterisation: what the network predicts.
+        condition: how the noise level is told to it. Default: the chain's index for a process made from a table
+            of betas (`VP.from_betas`), the log-SNR for any other.
+        shape: of one sample; needed only to sample without a start.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sde: LinearSDE,
+        parameterisation: Parameterisation,
+        *,
+        condition: Conditioning | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        if condition is None:
+            condition = LogSNR() if sde.chain_steps is None else ChainIndex(sde.chain_steps)
+        super().__init__(sde, parameterisation, shape, condition.max_log_snr)
+        self.module = module
+        self.condition = condition
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        c = self.condition(t)
+        if isinstance(c, Tensor):
+            condition = c.to(x.device, x.dtype if c.is_floating_point() else c.dtype).expand(len(x))
+        else:
+            dtype = torch.long if isinstance(c, int) else x.dtype
+            condition = torch.full((len(x),), c, dtype=dtype, device=x.device)
+        k = self.parameterisation.input_scale(t)
+        if isinstance(k, Tensor):
+            x = x * expand(k, x)
+        elif abs(k - 1.0) > 1e-12:  # a VP process has unit power already
+            x = x * k
+        prediction: Tensor = self.module(x, condition)
+        if prediction.shape == x.shape:
+            return prediction
+        if prediction.ndim == x.ndim > 1 and prediction.shape[1] == 2 * x.shape[1]:
+            return prediction[:, : x.shape[1]]
+        raise ValueError(f"the network answered shape {tuple(prediction.shape)} to x of shape {tuple(x.shape)}")
+
+    def _any_tensor(self) -> Tensor:
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+        return torch.empty(0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._any_tensor().dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._any_tensor().device
+
+
+class EpsNet(NetDenoiser):
+    """A network that predicts the noise eps: anybody's DDPM network, with its betas declared by the process."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sde: LinearSDE,
+        *,
+        condition: Conditioning | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(module, sde, PredictsEps(), condition=condition, shape=shape)
+
+
+# --- wrappers ------------------------------------------------------------------------------------------
+
+
+class _Wrapped(Denoiser):
+    """A denoiser whose x0 is altered; what it predicts is x0."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner.sde, PredictsX0(), inner.shape, inner.max_log_snr)
+        self.inner = inner
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    def _x0(self, x: Tensor, t: Level) -> Tensor:
+        return combine_prediction(self.inner.parameterisation.x0(t), x, self.inner.predict(x, t))
+
+
+class Clipped(_Wrapped):
+    """x0 clipped to [low, high]: static thresholding."""
+
+    def __init__(self, inner: Denoiser, low: float = -1.0, high: float = 1.0) -> None:
+        if not low < high:
+            raise ValueError(f"clip range [{low}, {high}] is empty")
+        super().__init__(inner)
+        self.low, self.high = low, high
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        return self._x0(x, t).clamp_(self.low, self.high)
+
+
+class DynamicallyClipped(_Wrapped):
+    """x0 clipped, per sample, to its own quantile of |x0| where that exceeds 1, and rescaled (Saharia et al. 2022)."""
+
+    def __init__(self, inner: Denoiser, quantile: float = 0.995) -> None:
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile = {quantile}; it must lie in (0, 1]")
+        super().__init__(inner)
+        self.quantile = quantile
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        x0 = self._x0(x, t)
+        bound = torch.quantile(x0.flatten(1).abs(), self.quantile, dim=1).clamp_min(1.0)
+        bound = expand(bound, x0)
+        return x0.clamp(-bound, bound) / bound

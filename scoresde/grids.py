@@ -1,0 +1,142 @@
+"""Time grids: decreasing float64 tensors from t = 1 (noise) to t = 0 (data), made by functions.
+
+Every grid of n steps has n + 1 times, starts at exactly 1 and ends at exactly 0. Times stay floats: nothing is
+rounded to a chain's integers unless the grid is a chain's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import LinearSDE
+
+
+def check_steps(steps: int) -> int:
+    """`steps` itself.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"steps = {steps}; it must be a whole number, 1 or more")
+    return int(steps)
+
+
+def check_times(times: Tensor | Sequence[float]) -> Tensor:
+    """A user's own grid as a float64 tensor on the CPU.
+
+    Raises:
+        ValueError: fewer than two times, a time outside [0, 1] or not finite, repeated or rising times.
+    """
+    grid = torch.as_tensor(times).detach().to(device="cpu", dtype=torch.float64)
+    if grid.ndim != 1 or len(grid) < 2:
+        raise ValueError(f"times has shape {tuple(grid.shape)}; a grid is a list of at least two times")
+    inside = (grid >= 0) & (grid <= 1)
+    if not bool(inside.all()):
+        i = int((~inside).nonzero()[0])
+        raise ValueError(f"times[{i}] = {grid[i].item():g} is outside [0, 1]")
+    fall = grid[1:] < grid[:-1]
+    if not bool(fall.all()):
+        i = int((~fall).nonzero()[0])
+        raise ValueError(
+            f"times must decrease (1 is noise, 0 is data), but times[{i}] = {grid[i].item():g} and "
+            f"times[{i + 1}] = {grid[i + 1].item():g}"
+        )
+    return grid
+
+
+def _pinned(grid: Tensor) -> Tensor:
+    """The grid with its ends put at exactly 1 and 0."""
+    grid[0], grid[-1] = 1.0, 0.0
+    return check_times(grid)
+
+
+def uniform(steps: int) -> Tensor:
+    """t_i = 1 - i / n."""
+    n = check_steps(steps)
+    return _pinned(torch.arange(n, -1, -1, dtype=torch.float64) / n)
+
+
+def quadratic(steps: int) -> Tensor:
+    """t_i = (1 - i / n)^2: finer towards the data (Song et al. 2020, DDIM)."""
+    n = check_steps(steps)
+    return _pinned((torch.arange(n, -1, -1, dtype=torch.float64) / n) ** 2)
+
+
+def log_snr(sde: LinearSDE, steps: int, *, t_min: float = 1e-3, t_max: float = 1.0 - 1e-3) -> Tensor:
+    """Uniform in log-SNR over [t_min, t_max], where it is finite; the ends are moved to 1 and 0.
+
+    Raises:
+        ValueError: not 0 < t_min < t_max <= 1.
+    """
+    n = check_steps(steps)
+    if not 0 < t_min < t_max <= 1:
+        raise ValueError(f"t_min = {t_min}, t_max = {t_max}: needs 0 < t_min < t_max <= 1")
+    noisy, clean = sde.log_snr(t_max), sde.log_snr(t_min)
+    inner = torch.linspace(0.0, 1.0, n, dtype=torch.float64)  # n points, and 0 behind them
+    return _pinned(torch.cat([sde.time_of_log_snr(noisy + inner * (clean - noisy)), torch.zeros(1).double()]))
+
+
+def karras(sde: LinearSDE, steps: int, *, rho: float = 7.0, sigma_min: float = 2e-3, sigma_max: float = 80.0) -> Tensor:
+    """Karras et al. 2022 (eq. 5) in the noise-to-signal ratio sigma / alpha, from min(sigma_max, its value at t = 1).
+
+    Raises:
+        ValueError: rho <= 0, or sigma_min not below the largest ratio.
+    """
+    n = check_steps(steps)
+    top = min(sigma_max, torch.exp(-0.5 * sde.log_snr(1.0)).item())
+    if rho <= 0 or not 0 < sigma_min < top:
+        raise ValueError(f"rho = {rho}, sigma_min = {sigma_min}: needs rho > 0 and 0 < sigma_min < {top:g}")
+    inner = torch.linspace(0.0, 1.0, n, dtype=torch.float64)
+    ratio = (top ** (1 / rho) + inner * (sigma_min ** (1 / rho) - top ** (1 / rho))) ** rho
+    return _pinned(torch.cat([sde.time_of_log_snr(-2.0 * torch.log(ratio)), torch.zeros(1).double()]))
+
+
+def _chain(chain_steps: int, indices: Tensor) -> Tensor:
+    """The times k/K of decreasing chain indices, and 0 behind them."""
+    return _pinned(torch.cat([indices.double() / chain_steps, torch.zeros(1).double()]))
+
+
+def _check_chain(chain_steps: int, steps: int) -> int:
+    n = check_steps(steps)
+    if n > check_steps(chain_steps):
+        raise ValueError(f"steps = {n}; a chain of {chain_steps} steps cannot be respaced to more")
+    return n
+
+
+def chain(chain_steps: int) -> Tensor:
+    """The chain's own times k/K, k = K..0."""
+    return uniform(chain_steps)
+
+
+def leading(chain_steps: int, steps: int) -> Tensor:
+    """Every (K // n)-th index counted up from 1; the topmost is moved to K, where the prior is (Lin et al. 2024)."""
+    n = _check_chain(chain_steps, steps)
+    return _chain(chain_steps, torch.arange(n - 1, -1, -1) * (chain_steps // n) + 1)
+
+
+def trailing(chain_steps: int, steps: int) -> Tensor:
+    """K - i K / n, rounded: counted down from K (Lin et al. 2024)."""
+    n = _check_chain(chain_steps, steps)
+    return _chain(chain_steps, chain_steps - torch.round(torch.arange(n) * (chain_steps / n)))
+
+
+def linspace(chain_steps: int, steps: int) -> Tensor:
+    """n indices from K to 1, both included, rounded."""
+    n = _check_chain(chain_steps, steps)
+    return _chain(chain_steps, torch.round(torch.linspace(chain_steps, 1, n, dtype=torch.float64)))
+
+
+GRIDS: dict[str, Callable[[LinearSDE, int], Tensor]] = {
+    "uniform": lambda sde, steps: uniform(steps),
+    "quadratic": lambda sde, steps: quadratic(steps),
+    "log-snr": log_snr,
+    "karras": karras,
+    "leading": lambda sde, steps: leading(sde.chain_steps or 1000, steps),
+    "trailing": lambda sde, steps: trailing(sde.chain_steps or 1000, steps),
+    "linspace": lambda sde, steps: linspace(sde.chain_steps or 1000, steps),
+}
+"""Grids by name. The chain's spacings take the process's own chain, or Ho et al.'s K = 1000 when it has none."""

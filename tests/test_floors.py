@@ -1,0 +1,95 @@
+"""A file imports only lower floors, nothing imports the command line, and the lazy names are the real ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import scoresde
+
+ROOT = Path(scoresde.__file__).parent
+FLOORS = {
+    "scoresde.__init__": 0,
+    "scoresde._philox": 0,
+    "scoresde.errors": 0,
+    "scoresde.linalg": 1,
+    "scoresde.nets": 1,
+    "scoresde.data": 1,
+    "scoresde.metrics": 1,
+    "scoresde.report": 1,
+    "scoresde.noise": 1,
+    "scoresde._tensors": 0,
+    "scoresde.sde": 2,
+    "scoresde.denoisers": 3,
+    "scoresde.grids": 3,
+    "scoresde.reverse": 4,
+    "scoresde.distributions": 4,
+    "scoresde.chain": 4,
+    "scoresde.training": 4,
+    "scoresde.mixtures": 5,
+    "scoresde.recipe": 6,
+    "scoresde.solvers": 5,
+    "scoresde.checkpoint": 7,
+    "scoresde.sampling": 6,
+    "scoresde.runs": 8,
+    "scoresde.operators": 7,
+    "scoresde.inverse": 7,
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("scoresde", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def room(module: str) -> str:
+    """The file or package on the floor plan that a module belongs to."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if len(parts) > 1 else "scoresde.__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            found |= {f"{module}.{a.name}" if module == "scoresde" else module for a in node.names}
+    return {name for name in found if name.split(".")[0] in ("scoresde", "scoresde_cli")}
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_imports_only_lower_floors(path: Path) -> None:
+    own = room(name_of(path))
+    for module in imports_of(path):
+        assert not module.startswith("scoresde_cli"), f"{own} imports the command line"
+        other = room(module)
+        assert own == other or FLOORS[other] < FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {module}"
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see() -> None:
+    block = next(
+        node
+        for node in ast.parse((ROOT / "__init__.py").read_text()).body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    )
+    declared = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert declared == set(scoresde.__all__)
+    for name in scoresde.__all__:
+        assert getattr(scoresde, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = scoresde.Nonsense
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import scoresde, sys; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

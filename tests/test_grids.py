@@ -1,0 +1,81 @@
+"""Grids: n steps, from exactly 1 to exactly 0, strictly decreasing."""
+
+import math
+
+import pytest
+import torch
+from problems import PROCESSES
+
+import scoresde as sd
+from scoresde import grids
+
+
+@pytest.mark.parametrize("name", grids.GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 999])
+@pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES.keys())
+def test_every_grid_of_every_process_goes_from_noise_to_data(name: str, steps: int, sde) -> None:
+    grid = grids.GRIDS[name](sde, steps)
+    assert grid.dtype == torch.float64
+    assert len(grid) == steps + 1
+    assert grid[0] == 1
+    assert grid[-1] == 0
+    assert (grid[1:] < grid[:-1]).all()
+
+
+def test_log_snr_grid_is_uniform_in_log_snr() -> None:
+    lam = sd.VP().log_snr(grids.log_snr(sd.VP(), 50)[1:-1])
+    torch.testing.assert_close(lam.diff(), lam.diff()[:1].expand(48), rtol=1e-6, atol=0)
+
+
+def test_karras_grid_is_his_formula_in_edm_time() -> None:
+    grid = 80 * grids.karras(sd.EDM(80.0), 18)
+    i = torch.arange(18, dtype=torch.float64)
+    sigmas = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(grid[:-1], sigmas, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        (grids.leading, [10, 4, 1]),  # counts 1, 4, 7 and lifts the last to 10
+        (grids.trailing, [10, 7, 3]),
+        (grids.linspace, [10, 6, 1]),
+    ],
+)
+def test_respacing_a_chain_of_ten_to_three(spacing, expected: list[int]) -> None:
+    indices = (10 * spacing(10, 3)).round().long().tolist()
+    assert indices == [*expected, 0]
+
+
+def test_a_chain_cannot_be_respaced_to_more_steps() -> None:
+    with pytest.raises(ValueError, match="chain of 10 steps"):
+        grids.trailing(10, 11)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1.0, 0.5, 0.5, 0.0], r"times\[1\] = 0.5 and times\[2\] = 0.5"),
+        ([0.0, 1.0], "must decrease"),
+        ([1.2, 0.0], r"times\[0\] = 1.2 is outside"),
+        ([1.0, math.nan], r"times\[1\] = nan"),
+        ([1.0], "at least two"),
+        ([[1.0, 0.0]], "at least two"),
+    ],
+)
+def test_a_wrong_grid_is_refused(times: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grids.check_times(times)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 1.5])
+def test_a_wrong_number_of_steps_is_refused(steps) -> None:
+    with pytest.raises(ValueError, match="steps = "):
+        grids.uniform(steps)
+
+
+def test_parameters_of_grids_are_checked() -> None:
+    with pytest.raises(ValueError, match="t_min"):
+        grids.log_snr(sd.VP(), 10, t_min=0.0)
+    with pytest.raises(ValueError, match="rho"):
+        grids.karras(sd.VP(), 10, rho=0.0)
