@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde._tensors import Coefficient, combine, expand, scale
-from scoresde.sde import Level, LinearSDE, ProcessWarning, Time
+from scoresde.sde import NO_SIGNAL, Level, LinearSDE, ProcessWarning, Time
 
 Pair = tuple[Coefficient, Coefficient]
 
@@ -80,7 +80,7 @@ class Parameterisation(abc.ABC):
 
 
 def _need_signal(t: Level, what: str) -> None:
-    if not isinstance(t.alpha, Tensor) and t.alpha <= 0:
+    if not isinstance(t.alpha, Tensor) and t.alpha <= NO_SIGNAL:
         raise ValueError(
             f"alpha({t.t:g}) = 0: a predicted {what} says nothing of x0 there; "
             "use a network that predicts x0 or v, or start below this t"

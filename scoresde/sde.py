@@ -36,6 +36,7 @@ from scoresde._tensors import Coefficient, combine, scale
 Time = float | Tensor
 LOG_SNR_TINY = 1e-12  # relative slack when checking that the signal-to-noise ratio falls
 MISMATCH_NATS = 1e-2
+NO_SIGNAL = 1e-12  # an alpha below it is 0 but for rounding, as in cos(pi / 2)
 
 
 class ProcessWarning(UserWarning):
@@ -61,7 +62,7 @@ class Level:
     @property
     def f(self) -> Coefficient:
         """Drift coefficient alpha' / alpha; infinite where alpha = 0."""
-        return self.alpha_dot / self.alpha if _all_positive(self.alpha) else -self.sigma * math.inf
+        return self.alpha_dot / self.alpha if _all_above(self.alpha, NO_SIGNAL) else -self.sigma * math.inf
 
     @property
     def g2(self) -> Coefficient:
@@ -69,8 +70,8 @@ class Level:
         return self.sigma2_dot - 2.0 * self.f * self.sigma**2
 
 
-def _all_positive(c: Coefficient) -> bool:
-    return bool((c > 0).all()) if isinstance(c, Tensor) else c > 0
+def _all_above(c: Coefficient, low: float) -> bool:
+    return bool((c > low).all()) if isinstance(c, Tensor) else c > low
 
 
 def as_time(t: Time) -> Tensor:
@@ -217,7 +218,7 @@ def _level(sde: LinearSDE, t: Tensor) -> Level:
 
 def transition(s: Level, t: Level) -> tuple[Coefficient, Coefficient]:
     """a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, of X_t | X_s (theory 4); a = 0 where alpha_t = 0."""
-    a = t.alpha / s.alpha if _all_positive(s.alpha) else 0.0 * t.alpha
+    a = t.alpha / s.alpha if _all_above(s.alpha, 0.0) else 0.0 * t.alpha
     # v = sigma_t^2 (1 - SNR_t / SNR_s): no difference of nearly equal numbers when s is near t
     gap = t.log_snr - s.log_snr
     if isinstance(gap, Tensor):
@@ -232,7 +233,7 @@ def transition(s: Level, t: Level) -> tuple[Coefficient, Coefficient]:
 def bridge(s: Level, t: Level) -> tuple[Coefficient, Coefficient, Coefficient]:
     """Coefficients of x_t and x0 and the variance of X_s | X_t, X_0 (theory 4). At t = 0 all of it is x0."""
     a, v = transition(s, t)
-    if not _all_positive(t.sigma):
+    if not _all_above(t.sigma, 0.0):
         return 0.0 * t.sigma, 1.0 + 0.0 * t.sigma, 0.0 * t.sigma
     sigma2_t = t.sigma**2
     return a * s.sigma**2 / sigma2_t, s.alpha * v / sigma2_t, s.sigma**2 * v / sigma2_t

@@ -136,7 +136,9 @@ def test_fokker_planck_by_finite_differences(sde: LinearSDE) -> None:
 @pytest.mark.parametrize("distance", [1.0, 1e2, 1e4])
 def test_far_away_and_high_dimensional_points_stay_finite(dtype: torch.dtype, distance: float) -> None:
     dim = 1000
-    law = sd.GaussianMixture([0.5, 0.5], torch.randn(2, dim, generator=torch.Generator().manual_seed(0)), [1e-4, 1.0], dtype=dtype)
+    law = sd.GaussianMixture(
+        [0.5, 0.5], torch.randn(2, dim, generator=torch.Generator().manual_seed(0)), [1e-4, 1.0], dtype=dtype
+    )
     x = distance * normal(3, dim).to(dtype)
     for t in (0.0, 1e-5, 0.5, 1.0):
         denoiser = law.denoiser(sd.VP())

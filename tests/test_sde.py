@@ -49,7 +49,7 @@ def test_drift_and_diffusion_follow_from_the_scales(sde: LinearSDE) -> None:
         torch.testing.assert_close(sde.drift(x, t), f * x, rtol=1e-5, atol=1e-7)
         # d log SNR / dt = -g^2 / sigma^2
         rate = float(numeric_derivative(sde.log_snr, at))
-        assert sde.diffusion(t) ** 2 == pytest.approx(-rate * sde.at(t).sigma**2, rel=1e-5)
+        assert sde.diffusion(t) ** 2 == pytest.approx(-rate * sde.at(t).sigma ** 2, rel=1e-5)
 
 
 @each

@@ -34,5 +34,5 @@ def compile_training(module: nn.Module, shape: tuple[int, ...], batch_size: int,
     finally:
         module.zero_grad(set_to_none=True)
     # on the instance, so that parameter names stay as they are
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     return None

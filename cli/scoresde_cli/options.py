@@ -13,7 +13,6 @@ import click
 from scoresde_cli import names
 
 GENERAL = "General"
-PROCESS = "Forward process"
 SEEDS = click.IntRange(0, 2**64 - 1)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -96,20 +95,20 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def process_options(default: str | None) -> Decorator:
-    """--process and the parameters of processes."""
+def process_options(section: str) -> Decorator:
+    """--process and the parameters of processes, in a section of that title."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names.PROCESS_PARAMETERS):
             takers = ", ".join(names.PROCESS_PARAMETERS[name])
             command = option(
-                names.flag(name), type=float, section=PROCESS, help=f"Of {takers}. {PARAMETER_HELP[name]}"
+                names.flag(name), type=float, section=section, help=f"Of {takers}. {PARAMETER_HELP[name]}"
             )(command)
         return option(
             "--process",
             type=Choice(names.PROCESSES),
-            default=default,
-            section=PROCESS,
+            default=names.PROCESSES[0],
+            section=section,
             help="How data become noise.",
         )(command)
 

@@ -1,4 +1,4 @@
-"""Samples as files: PNG and NPY bytes, grids of pictures, points of the plane; each file is written whole or not at all."""
+"""Samples as files: PNG and NPY bytes, grids of pictures, points of the plane; each file is whole or not there."""
 
 from __future__ import annotations
 

@@ -55,6 +55,6 @@ def _density(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(xs, ys, values) of a histogram of points of the plane."""
     if data.shape != (2,):
         return None
-    counts, x_edges, y_edges = np.histogram2d(*data.array.T, bins=60)
+    counts, x_edges, y_edges = np.histogram2d(data.array[:, 0], data.array[:, 1], bins=60)
     xs, ys = (0.5 * (edges[1:] + edges[:-1]) for edges in (x_edges, y_edges))
     return xs, ys, counts.T

@@ -1,4 +1,4 @@
-"""A training session: the loop, and all that happens beside it: records, previews, validation, checkpoints, stopping."""
+"""A training session: the loop and what happens beside it: records, previews, validation, checkpoints, stopping."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class Session:
 
     def _note(self, record: Record) -> str:
         if not record.skipped:
-            # a running mean over some 50 steps
-            self._loss = record.loss if math.isnan(self._loss) else 0.98 * self._loss + 0.02 * record.loss
+            # a running mean over some ten steps
+            self._loss = record.loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * record.loss
         speed = self._speed or self.recipe.training.batch_size * self._tally.steps / max(self._tally.seconds, 1e-9)
         return f"loss {self._loss:.4f}  {speed:,.0f} samples/s"
 

@@ -30,6 +30,7 @@ NOT_NEGATIVE = click.IntRange(0)
 
 @click.command(
     cls=Command,
+    short_help="Train on your data.",
     epilog=examples(
         "scoresde train digits --out runs/digits",
         "scoresde train photos --crop 32 --channels 1 --out runs/photos --steps 20000",
@@ -60,7 +61,7 @@ NOT_NEGATIVE = click.IntRange(0)
         help=f"Size in parameters: {SIZES} for 28x28 pictures; {SIZES_2D} for points of the plane.")  # fmt: skip
 @option("--predict", type=Choice(names.PREDICTIONS), default="eps", section=NETWORK,
         help="What the network predicts: noise, data, velocity, score, or Karras et al.'s F.")  # fmt: skip
-@process_options(default="vp")
+@process_options("Forward process")
 @option("--steps", type=POSITIVE, default=5000, section=TRAINING,
         help="Steps in all; the learning rate falls over them along a cosine.")  # fmt: skip
 @option("--batch-size", type=POSITIVE, default=128, section=TRAINING, help="Samples in a step.")

@@ -77,9 +77,12 @@ def chain_vlb(sde: LinearSDE, steps: int) -> Weight:
     """
 
     def weight(t: Level) -> Coefficient:
-        s = sde.at((torch.as_tensor(t.t) - 1.0 / steps).clamp_min(0.0).reshape(-1))
-        ratio = torch.expm1(s.log_snr - torch.as_tensor(t.log_snr).reshape(-1))
-        first = torch.as_tensor(t.alpha).reshape(-1) ** -2
+        now, alpha_t, log_snr_t = (
+            torch.as_tensor(c, dtype=torch.float64).reshape(-1) for c in (t.t, t.alpha, t.log_snr)
+        )
+        log_snr_s = sde.log_snr((now - 1.0 / steps).clamp_min(0.0))
+        ratio = torch.expm1(log_snr_s - log_snr_t)
+        first = alpha_t**-2
         return 0.5 * steps * torch.where(ratio.isinf(), first, ratio)
 
     return weight

@@ -1,0 +1,155 @@
+"""What is sampled from: a trained run, or a mixture whose denoiser is exact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde import checkpoint, recipe
+from scoresde.denoisers import Clipped, Denoiser, DynamicallyClipped, Parameterisation
+from scoresde.mixtures import MIXTURES
+from scoresde.recipe import Space
+from scoresde.sde import Level
+from scoresde_cli.names import flag
+from scoresde_cli.options import did_you_mean
+from scoresde_cli.pictures import Density
+from scoresde_cli.resolve import process_recipe
+
+GMM = "gmm:"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser, and what identifies it.
+
+    Args:
+        identity: what its samples depend on; where: what else is worth a note, such as paths.
+        folder: for its samples by all solvers.
+        density: to draw behind points of the plane.
+    """
+
+    denoiser: Denoiser
+    space: Space
+    identity: Mapping[str, Any]
+    where: Mapping[str, Any]
+    folder: Path
+    density: Density | None = None
+
+
+def open_model(source: str, average: str | None, process: Mapping[str, Any], device: torch.device) -> Model:
+    """The model that RUN names.
+
+    Args:
+        average: which of a run's averages, "raw" for none; None when not given.
+        process: the options of forward processes that were given.
+
+    Raises:
+        UsageError: options that do not go with it, or no such mixture; CheckpointError: no whole checkpoint.
+    """
+    if source.startswith(GMM):
+        if average is not None:
+            raise click.UsageError(f"--average is for trained runs; {source} is exact")
+        return _mixture(source.removeprefix(GMM), process, device)
+    if process:
+        options = ", ".join(flag(name) for name in process)
+        raise click.UsageError(f"{options}: a trained run has its own process; this is for gmm:NAME")
+    return _trained(Path(source), _average(average), device)
+
+
+def _average(word: str | None) -> int | None:
+    if word is None:
+        return 0
+    if word != "raw" and not word.isdecimal():
+        raise click.UsageError(f"--average {word}: it must be a number from 0, or raw")
+    return None if word == "raw" else int(word)
+
+
+def _mixture(name: str, process: Mapping[str, Any], device: torch.device) -> Model:
+    if name not in MIXTURES:
+        hint = did_you_mean(name, MIXTURES)
+        raise click.UsageError(f"there is no mixture {name!r}; choose from {', '.join(MIXTURES)}.{hint}")
+    if device.type != "cpu":
+        raise click.UsageError("mixtures are computed on the cpu; leave out --device")
+    law = MIXTURES[name]()
+    of = process_recipe(process)
+    return Model(
+        law.denoiser(recipe.process(of)),
+        Space("array", (law.dim,)),
+        {"model": f"{GMM}{name}", "process": of.to_dict()["process"]},
+        {},
+        Path("samples", f"gmm-{name}" + ("" if of.process.name == "vp" else f"-{of.process.name}")),
+        _density(name) if law.dim == 2 else None,
+    )
+
+
+def _density(name: str) -> Density:
+    """The exact density on a square that holds nearly all of it."""
+    law = MIXTURES[name]()
+    mean, std = law.mean(), law.covariance().diagonal().sqrt()
+    side = torch.linspace(-3.0, 3.0, 241, dtype=torch.float64)
+    xs, ys = mean[0] + std.max() * side, mean[1] + std.max() * side
+    points = torch.cartesian_prod(ys, xs).flip(1)
+    values = law.log_prob(points).exp().reshape(len(ys), len(xs))
+    return xs.numpy(), ys.numpy(), np.asarray(values)
+
+
+def _trained(path: Path, average: int | None, device: torch.device) -> Model:
+    found = checkpoint.read(path)
+    denoiser = found.denoiser(average=average, device=device)
+    file = checkpoint.MODEL if average is None or not found.recipe.training.ema else f"ema-{average}.safetensors"
+    digests = json.loads((found.folder / checkpoint.MANIFEST).read_bytes())["sha256"]
+    single = path == found.folder
+    run = found.folder.parent.parent if single else path
+    return Model(
+        denoiser,
+        found.space,
+        {"model": f"{found.recipe.data.source}, step {found.step}", "sha256": digests[file]},
+        {"checkpoint": str(found.folder), "file": file, "data": found.recipe.data.source},
+        run / "samples" / (found.folder.name if single else ""),
+    )
+
+
+# --- wrappers ------------------------------------------------------------------------------------------
+
+
+def clipped(model: Model, clip: str) -> Denoiser:
+    """The model's denoiser with its x0 clipped as asked.
+
+    Raises:
+        UsageError: data without a range to clip to.
+    """
+    if clip == "none":
+        return model.denoiser
+    if model.space.kind != "image":
+        raise click.UsageError(f"--clip {clip} is for pictures, whose values have a range")
+    return {"static": Clipped, "dynamic": DynamicallyClipped}[clip](model.denoiser)
+
+
+class Counted(Denoiser):
+    """A denoiser that counts how often it is evaluated."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        parameterisation: Parameterisation = inner.parameterisation
+        super().__init__(inner.sde, parameterisation, inner.shape, inner.max_log_snr)
+        self.inner = inner
+        self.calls = 0
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        self.calls += 1
+        return self.inner.predict(x, t)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device

@@ -1,0 +1,166 @@
+"""The command line as it presents itself: help, names, defaults, examples. None of it imports torch."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import scoresde
+from scoresde import data, grids, mixtures, nets, recipe, solvers, training
+from scoresde.recipe import Recipe
+from scoresde_cli import names, resolve
+from scoresde_cli import solvers as cli_solvers
+from scoresde_cli.main import COMMANDS, cli, run
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli_run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: Any) -> tuple[int, str, str]:
+        code = run([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def test_no_help_text_imports_torch() -> None:
+    words = [["--help"], ["--version"], ["sample", "--list-solvers"], *([name, "--help"] for name in COMMANDS)]
+    code = (
+        "import sys; from scoresde_cli.main import run\n"
+        f"codes = [run(words) for words in {words}]\n"
+        "heavy = {'torch', 'numpy', 'rich', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'{codes} {heavy}' if any(codes) or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help_and_examples(name: str) -> None:
+    found = command(name)
+    assert found.help
+    assert "scoresde" in (found.epilog or "")
+    for parameter in found.params:
+        assert parameter.param_type_name == "argument" or getattr(parameter, "help", ""), parameter.name
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "info", "env"])
+def test_examples_are_command_lines_that_parse(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    lines = [line for line in (command(name).epilog or "").splitlines() if line.strip().startswith("scoresde")]
+    assert lines
+    for line in lines:
+        words = shlex.split(line.split(" > ")[0], comments=True)
+        assert words[1] == name
+        command(name).make_context(name, words[2:])
+
+
+def test_names_are_those_of_the_library() -> None:
+    assert set(names.PROCESSES) == set(recipe.PROCESSES)
+    assert set(names.PREDICTIONS) == set(recipe.PARAMETERISATIONS)
+    assert set(names.WEIGHTS) == set(training.WEIGHTS)
+    assert set(names.TIMES) == set(recipe.TIMES)
+    assert set(names.PRECISIONS) == set(recipe.PRECISIONS)
+    assert set(names.PRESETS) == set(nets.UNET_PRESETS) == set(nets.MLP_PRESETS) == set(nets.PARAMETER_TABLE)
+    assert set(names.GRIDS) == set(grids.GRIDS)
+    assert set(names.MIXTURES) == set(mixtures.MIXTURES)
+    assert set(names.SOURCES) == set(data.SOURCES)
+    assert set(names.SOLVERS) == set(cli_solvers.MAKERS)
+
+
+def test_every_parameter_of_every_process_has_an_option() -> None:
+    for name, make in recipe.PROCESSES.items():
+        options = {parameter for parameter, takers in names.PROCESS_PARAMETERS.items() if name in takers}
+        assert options == {field.name for field in fields(make)}  # type: ignore[arg-type]
+    assert set(names.PROCESS_PARAMETERS) <= {parameter.name for parameter in command("train").params}
+
+
+def test_train_has_an_option_for_every_key_of_a_recipe_with_its_default() -> None:
+    parsed = command("train").make_context("train", ["digits", "--out", "x"]).params
+    sections = {"data": recipe.DataRecipe(), "network": recipe.NetworkRecipe(), "training": recipe.TrainingRecipe()}
+    places = {place: name for name, at in resolve.PLACES.items() for place in at}
+    for section, default in sections.items():
+        for field in fields(default):
+            if (section, field.name) != ("data", "source"):
+                assert parsed[places[section, field.name]] == getattr(default, field.name), field.name
+    assert parsed["process"] == Recipe().process.name
+
+
+@pytest.mark.parametrize("name", names.SOLVERS)
+def test_the_table_of_solvers_tells_the_truth(name: str) -> None:
+    facts, solver = names.SOLVERS[name], cli_solvers.MAKERS[name](cli_solvers.Wish(steps=10))
+    assert str(solver.order) in facts.order.split(" or ")
+    assert facts.evaluations == solver.evaluations
+    assert (facts.noise == "no") == (name not in ("ancestral", "em", "ddim"))
+    own = {option for option in facts.options if option not in (*names.FIXED, *names.TOLERANCES)}
+    assert own == {field.name for field in fields(solver)} - set(names.TOLERANCES)
+    assert solver.stochastic == (facts.noise == "yes" or (facts.noise == "if eta > 0" and solver.eta > 0))
+
+
+def test_list_solvers_has_a_row_for_each(cli_run: Run) -> None:
+    code, out, _ = cli_run("sample", "--list-solvers")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:8]] == list(names.SOLVERS)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["sampel", "runs/x"], "Did you mean 'sample'?"),
+        (["sample", "runs/x", "--solver", "huen"], "Did you mean 'heun'?"),
+        (["sample", "runs/x", "--stpes", "3"], "--steps"),
+        (["train", "digits", "--out", "x", "--preset", "smal"], "Did you mean 'small'?"),
+        (["sample", "gmm:grid52"], "Did you mean 'grid25'?"),
+        (["train", "digits", "--out", "x", "--steps", "0"], "x>=1"),
+        (["train", "digits"], "--out"),
+        (["train", "--out", "nowhere"], "DATA"),
+        (["sample", "gmm:grid25", "--eta", "1"], "em, ddim"),
+    ],
+)
+def test_a_wrong_word_is_a_usage_error_with_a_hint(cli_run: Run, words: list[str], hint: str) -> None:
+    code, out, err = cli_run(*words)
+    assert code == 2
+    assert hint in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_version(cli_run: Run) -> None:
+    assert cli_run("--version") == (0, f"scoresde, version {scoresde.__version__}\n", "")
+
+
+def test_without_a_command_the_help_is_shown(cli_run: Run) -> None:
+    code, out, err = cli_run()
+    assert code == 2
+    assert all(name in out + err for name in COMMANDS)
+
+
+def test_env_names_versions(cli_run: Run) -> None:
+    import torch
+
+    code, out, _ = cli_run("env")
+    assert code == 0
+    assert f"torch         {torch.__version__}" in out
+    assert "extra demo" in out
+
+
+def test_solver_classes_are_all_reachable() -> None:
+    reachable = {type(make(cli_solvers.Wish(steps=1))).__name__ for make in cli_solvers.MAKERS.values()}
+    assert reachable == set(solvers.__all__) - {"Draw", "Solver", "State"}
