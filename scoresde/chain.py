@@ -146,7 +146,7 @@ class DDPM:
     def step_kl(self, x0: Tensor, x0_hat: Tensor, k: int, *, large: bool = False) -> Tensor:
         """L_{k-1} = KL(q(x_{k-1} | x_k, x_0) || p(x_{k-1} | x_k)), k >= 2, from the estimate x0_hat; nats, (B,).
 
-        The means differ by sqrt(abar_{k-1}) beta_k / (1 - abar_k) (x_0 - x0_hat); p has the small or the large variance.
+        The means differ by sqrt(abar_{k-1}) beta_k / (1 - abar_k) (x_0 - x0_hat); p has either variance.
         """
         self._check(k, 2)
         small = self.variance_small(k)

@@ -33,7 +33,7 @@ Pair = tuple[Coefficient, Coefficient]
 
 
 def _floored(c: Coefficient) -> Coefficient:
-    """Off zero, so that a limit where a scale is 0 comes out of the division: finite where it exists, huge where not."""
+    """Off zero, so that a limit where a scale is 0 comes out of a division: finite where it exists, else huge."""
     return c.clamp_min(1e-150) if isinstance(c, Tensor) else max(c, 1e-150)
 
 
@@ -251,10 +251,9 @@ class Conditioning(abc.ABC):
     def __call__(self, t: Level) -> Coefficient:
         """A number, or one per sample (B,)."""
 
-    @property
     @abc.abstractmethod
-    def max_log_snr(self) -> float:
-        """The cleanest level that the network was trained on, inf when that is not known."""
+    def max_log_snr(self, sde: LinearSDE) -> float:
+        """The log-SNR of the cleanest level that the network was trained on."""
 
 
 @dataclass(frozen=True)
@@ -268,8 +267,7 @@ class LogSNR(Conditioning):
         if not self.low < self.high:
             raise ValueError(f"log-SNR range [{self.low}, {self.high}] is empty")
 
-    @property
-    def max_log_snr(self) -> float:
+    def max_log_snr(self, sde: LinearSDE) -> float:
         return self.high
 
     def __call__(self, t: Level) -> Coefficient:
@@ -288,9 +286,8 @@ class ChainIndex(Conditioning):
     steps: int
     rounded: bool = False
 
-    @property
-    def max_log_snr(self) -> float:
-        return math.inf
+    def max_log_snr(self, sde: LinearSDE) -> float:
+        return float(sde.log_snr(1.0 / self.steps))
 
     def __call__(self, t: Level) -> Coefficient:
         k = self.steps * t.t - 1.0
@@ -336,7 +333,7 @@ class NetDenoiser(Denoiser):
     ) -> None:
         if condition is None:
             condition = LogSNR() if sde.chain_steps is None else ChainIndex(sde.chain_steps)
-        super().__init__(sde, parameterisation, shape, condition.max_log_snr)
+        super().__init__(sde, parameterisation, shape, condition.max_log_snr(sde))
         self.module = module
         self.condition = condition
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scoresde._tensors import Coefficient, combine
 from scoresde.denoisers import Denoiser, Pair
-from scoresde.sde import SDE, Level, Time
+from scoresde.sde import SDE, Level, LinearSDE, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,10 @@ class Reverse(SDE):
         return 0.0 if self.eta == 0 else self.eta * self.at(t).g2 ** 0.5
 
 
-def prior_sample(denoiser: Denoiser, z: Tensor) -> Tensor:
-    """x(1) = sigma(1) z, a draw of the prior N(0, sigma(1)^2 I) when z ~ N(0, I)."""
-    return torch.mul(z, denoiser.sde.prior_std())
+def prior_sample(sde: LinearSDE, z: Tensor, t: float = 1.0) -> Tensor:
+    """sigma(t) z, the start of sampling at t when z ~ N(0, I).
+
+    Warns (`ProcessWarning`) where the data still show at t, so that x(t) does not have that law.
+    """
+    sde.check_prior(t)
+    return torch.mul(z, sde.prior_std(t))

@@ -106,7 +106,7 @@ def sample(
         times: a decreasing grid of your own instead (see `scoresde.grids`); adaptive solvers take neither.
         n: how many, default 1.
         ids: which samples instead of 0..n-1, as numbers in [0, 2^32).
-        x1: (n, *) starts at times[0] instead of draws from the prior N(0, sigma(1)^2 I).
+        x1: (n, *) starts at times[0] instead of draws from N(0, sigma(times[0])^2 I).
         seed: in [0, 2^64).
         batch_size: samples computed at once; default all.
         shape: of one sample, for a denoiser that does not know it.
@@ -135,7 +135,7 @@ def sample(
             rows = torch.where(rows < count, rows, start)
             noise = CounterNoise(seed, id_tensor[rows], event, denoiser.dtype, denoiser.device)
             if x1 is None:
-                x = prior_sample(denoiser, noise.start())
+                x = prior_sample(denoiser.sde, noise.start(), grid[0].item())
             else:
                 x = x1.to(device=denoiser.device, dtype=denoiser.dtype)[rows.to(denoiser.device)]
             keep = min(batch, count - start)

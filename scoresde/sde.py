@@ -170,16 +170,28 @@ class LinearSDE(SDE):
         """(c_t, c_0, v) with X_s | X_t, X_0 ~ N(c_t x_t + c_0 x0, v I), for s <= t (theory 4; (6, 7) on any grid)."""
         return bridge(self.at(s), self.at(t))
 
-    def prior_std(self) -> float:
-        """Standard deviation of the law N(0, sigma(1)^2 I) that sampling starts from."""
-        return float(self.at(1.0).sigma)
+    def prior_std(self, t: float = 1.0) -> float:
+        """sigma(t): standard deviation of the law N(0, sigma(t)^2 I) that sampling starts from."""
+        return float(self.at(t).sigma)
 
-    def prior_mismatch(self, power: float = 1.0) -> float:
-        """KL(law of X_1 || prior), nats per dimension, at most, for data with E[X_0^2] = `power` per dimension.
+    def prior_mismatch(self, t: float = 1.0, power: float = 1.0) -> float:
+        """KL(law of X_t || N(0, sigma(t)^2 I)), nats per dimension, at most, for data with E[X_0^2] = `power`.
 
-        The KL is convex in the law, so a point mass is the worst case: 1/2 power alpha(1)^2 / sigma(1)^2.
+        The KL is convex in the law, so a point mass is the worst case: 1/2 power alpha(t)^2 / sigma(t)^2.
         """
-        return 0.5 * power * math.exp(float(self.log_snr(1.0)))
+        return 0.5 * power * math.exp(float(self.log_snr(t)))
+
+    def check_prior(self, t: float = 1.0) -> None:
+        """Warn (`ProcessWarning`) when the law of x(t) is far from the N(0, sigma(t)^2 I) that sampling starts from."""
+        nats = self.prior_mismatch(t)
+        if nats > MISMATCH_NATS:
+            warnings.warn(
+                f"{self}: at t = {t:g} the data still show: up to {nats:.3g} nats per dimension between the law of "
+                f"x({t:g}) and the N(0, {self.prior_std(t):.3g}^2) that sampling starts from (for data of unit power); "
+                "take more noise, or start at a larger t",
+                ProcessWarning,
+                stacklevel=3,
+            )
 
     def check(self) -> None:
         """Warn (`ProcessWarning`) of a signal-to-noise ratio that rises, and of a terminal law far from the prior."""
@@ -195,15 +207,7 @@ class LinearSDE(SDE):
                 ProcessWarning,
                 stacklevel=3,
             )
-        nats = self.prior_mismatch()
-        if nats > MISMATCH_NATS:
-            warnings.warn(
-                f"{self}: at t = 1 the data still show: up to {nats:.3g} nats per dimension between the law of "
-                f"x(1) and the prior N(0, {self.prior_std():.3g}^2) that sampling starts from (for data of unit "
-                "power); take more noise",
-                ProcessWarning,
-                stacklevel=3,
-            )
+        self.check_prior()
 
 
 @functools.lru_cache(maxsize=16384)

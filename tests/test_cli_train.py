@@ -80,7 +80,8 @@ def test_a_run_leaves_all_that_the_design_says(call: Call) -> None:
         "step-000010", "step-000015", "step-000020"
     ]  # fmt: skip
     assert sorted(path.name for path in Path("run/samples").iterdir()) == ["step-000010.png", "step-000020.png"]
-    assert Image.open("run/samples/step-000020.png").size == (8 * 64 + 7 * 2, 8 * 64 + 7 * 2)
+    with Image.open("run/samples/step-000020.png") as picture:
+        assert picture.size == (8 * 64 + 7 * 2, 8 * 64 + 7 * 2)
     assert Path("run/log.txt").read_text() == err
     assert recipe.read_toml(Path("run/config.toml")) == checkpoint.read("run").recipe
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -438,13 +439,6 @@ def test_losses_that_stay_not_finite_end_with_70_and_keep_the_last_good_checkpoi
 
 
 def test_a_bug_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: Any) -> None:
-        int("not by us, but from inside of us")
-        raise AssertionError
-
-    def fail_inside_numpy(*args: Any) -> None:
-        np.zeros(3).reshape(2, 2)
-
     monkeypatch.setattr(session, "train", lambda *args: {}["missing"])
     code, _, err = call("train", *MOONS, "--out", "run")
     assert code == 1

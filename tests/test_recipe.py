@@ -54,7 +54,7 @@ def test_what_is_unknown_or_wrong_is_refused(sections: dict, message: str | None
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text("steps = = 3")
-    with pytest.raises(ValueError, match=r"bad.toml is not a TOML file"):
+    with pytest.raises(ValueError, match=r"bad\.toml is not a TOML file"):
         recipe.read_toml(path)
 
 

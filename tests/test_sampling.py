@@ -68,6 +68,14 @@ def test_the_start_is_not_altered_and_the_grid_may_be_a_list() -> None:
     assert torch.equal(one, sd.sample(denoiser, times=torch.tensor([1.0, 0.4, 0.0]).double(), x1=x1))
 
 
+def test_a_start_below_one_is_drawn_at_its_own_noise_and_warned_of() -> None:
+    denoiser = gaussian().denoiser(sd.VP())
+    with pytest.warns(sd.ProcessWarning, match=r"at t = 0\.5 the data still show: up to 0\.04"):
+        x = sd.sample(denoiser, Ancestral(), times=[0.5, 0.4999999], n=4000)
+    assert x.std().item() == pytest.approx(sd.VP().prior_std(0.5), rel=0.03)
+    sd.sample(gaussian().denoiser(sd.RectifiedFlow()), EulerMaruyama(), times=[0.999, 0.5, 0.0])  # no warning
+
+
 def test_the_dtype_is_the_models() -> None:
     assert sd.sample(gaussian(torch.float32).denoiser(sd.VP()), steps=2).dtype == torch.float32
     assert sd.sample(gaussian().denoiser(sd.VP()), steps=2).dtype == torch.float64

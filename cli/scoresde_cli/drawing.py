@@ -103,12 +103,12 @@ def _draw_missing(drawing: Drawing, denoiser: Counted, gallery: Gallery, missing
     batches = [missing[start : start + size] for start in range(0, len(missing), size)]
     steps = drawing.plan.steps or 1
     done = 0
-    with display("sampling step", len(batches) * steps) as show:
+    with display("batch" if drawing.plan.steps is None else "step", len(batches) * steps) as show:
 
         def on_step() -> None:
             nonlocal done
             done += 1
-            show.update(done, f"{done // steps * size if done < len(batches) * steps else len(missing)} samples")
+            show.update(done, f"{min(done // steps * size, len(missing))} of {len(missing)} samples")
 
         for batch in batches:
             x = sampling.sample(

@@ -16,7 +16,7 @@ from scoresde import __version__
 from scoresde_cli import failures
 from scoresde_cli.options import did_you_mean, examples
 
-COMMANDS = ("train", "sample", "info", "env")
+COMMANDS = ("train", "sample", "demo", "info", "env")
 """Each is the click command of that name in the module of that name."""
 
 

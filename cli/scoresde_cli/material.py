@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,12 +69,21 @@ def open_material(of: Recipe, space: Space | None = None) -> Material:
     else:
         train, held_out = data.split(dataset, of.data.held_out, of.data.seed)
     found = recipe.space_of(train)
-    if space is not None and space != found:
+    if space is None:
+        return Material(train, held_out, found)
+    if not _same(space, found):
         raise DataError(
             f"{dataset.name}: these are not the data that the run was trained on: they are {_brief(found)}, and were "
             f"{_brief(space)}; put the data back, or begin another run"
         )
-    return Material(train, held_out, found)
+    return Material(train, held_out, space)
+
+
+def _same(a: Space, b: Space) -> bool:
+    """Whether two spaces are one; their moments may differ by rounding, with the number of threads."""
+    moments = ("mean", "std", "data_std")
+    close = all(math.isclose(getattr(a, m), getattr(b, m), rel_tol=1e-9, abs_tol=1e-12) for m in moments)
+    return close and (a.kind, a.shape, a.levels) == (b.kind, b.shape, b.levels)
 
 
 def _brief(space: Space) -> str:

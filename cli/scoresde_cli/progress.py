@@ -37,10 +37,11 @@ class Display(abc.ABC):
     def __init__(self, what: str, total: int, start: int = 0, log: Log | None = None) -> None:
         self.what, self.total, self.start = what, total, start
         self.log = log
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._first: tuple[int, float] | None = None  # (how much was done, when)
 
     def __enter__(self) -> Self:
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
         return self
 
     def __exit__(
@@ -58,6 +59,7 @@ class Display(abc.ABC):
         """Say how far it is, and `note`; cheap enough to be called thousands of times a second."""
         self._draw(done, note)
         now = time.monotonic()
+        self._first = self._first or (done, now)
         if now - self._last >= EVERY_S or done == self.total:
             self._last = now
             line = "  ".join(part for part in (f"{self.what} {done}/{self.total}", note, self._left(done, now)) if part)
@@ -66,9 +68,10 @@ class Display(abc.ABC):
                 self.log(line)
 
     def _left(self, done: int, now: float) -> str:
-        if done <= self.start or done >= self.total:
+        done_first, began = self._first or (done, now)  # the first of all is slow, and would mislead
+        if done == done_first or done >= self.total:
             return ""
-        return f"{duration((now - self._began) / (done - self.start) * (self.total - done))} left"
+        return f"{duration((now - began) / (done - done_first) * (self.total - done))} left"
 
     @abc.abstractmethod
     def _print(self, line: str) -> None: ...

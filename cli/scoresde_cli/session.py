@@ -72,7 +72,7 @@ class Session:
         """
         with (
             display("step", self.settings.steps, self.state.step, self.run.log) as show,
-            stopping.deferred(lambda: show.say("Stopping after this step (again to stop at once) ...")) as stop,
+            stopping.deferred() as stop,
         ):
             try:
                 self._loop(show, stop)

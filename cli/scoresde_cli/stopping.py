@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -38,15 +39,17 @@ class Stop:
 
 
 @contextlib.contextmanager
-def deferred(announce: Callable[[], None]) -> Iterator[Stop]:
-    """The first signal is noted in the `Stop` (and announced); a second one acts at once."""
+def deferred() -> Iterator[Stop]:
+    """The first signal is noted in the `Stop`, and answered on standard error; a second one acts at once."""
     stop = Stop()
 
     def note(signum: int, frame: FrameType | None) -> None:
         if stop.signum is not None:
             raise Interrupted(signum, "Stopped at once; what was not yet saved is lost.")
         stop.signum = signum
-        announce()
+        with contextlib.suppress(OSError):
+            # past Python's buffers: a handler may have interrupted a write to them
+            os.write(2, b"\nStopping after this step; once more to stop at once ...\n")
 
     with _handled_by(note):
         yield stop

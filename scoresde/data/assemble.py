@@ -5,12 +5,14 @@ size, and everything that can be refused is refused early. Pictures are decoded 
 its own rows; row r belongs to picture r mod P, so the result depends neither on threads nor on timing.
 """
 
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import repeat
 
 import numpy as np
 
@@ -47,7 +49,7 @@ def assemble(load: Load, headers: Sequence[Header], keys: Sequence[str], options
     """
     shape, dtype = _layout(headers, options, name)
     rows = options.n if options.crop is not None and options.n is not None else len(headers)
-    n_bytes = rows * int(np.prod(shape)) * dtype.itemsize
+    n_bytes = rows * math.prod(shape) * dtype.itemsize
     check_memory(n_bytes, options.memory_limit, name, "ask for a smaller size, crop or n")
     array = np.empty((rows, *shape), dtype)
 
@@ -96,20 +98,20 @@ def _listed(sizes: Counter[tuple[int, int]], at_most: int = 6) -> str:
     return ", ".join(listed) + (", ..." if len(sizes) > at_most else "")
 
 
-def _parts(picture: np.ndarray, key: str, count: int, options: Options) -> list[np.ndarray]:
+def _parts(picture: np.ndarray, key: str, count: int, options: Options) -> Iterator[np.ndarray]:
     """`count` random crops of a picture (or the picture), each resized as asked."""
     crop, size = options.crop_pair, options.size_pair
-    parts = [picture] * count if crop is None else _crops(picture, crop, key, count, options.seed)
-    return parts if size is None else [fit(part, size) for part in parts]
+    parts = repeat(picture, count) if crop is None else _crops(picture, crop, key, count, options.seed)
+    return iter(parts) if size is None else (fit(part, size) for part in parts)
 
 
-def _crops(picture: np.ndarray, crop: tuple[int, int], key: str, count: int, seed: int) -> list[np.ndarray]:
+def _crops(picture: np.ndarray, crop: tuple[int, int], key: str, count: int, seed: int) -> Iterator[np.ndarray]:
     # seeded by the picture's own name: its crops stay when other files come or go
     digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     ways = [side - part + 1 for side, part in zip(picture.shape[1:], crop, strict=True)]
     corners = generator.integers(0, ways, size=(count, 2))
-    return [picture[:, y : y + crop[0], x : x + crop[1]] for y, x in corners]
+    return (picture[:, y : y + crop[0], x : x + crop[1]] for y, x in corners)
 
 
 def _without(array: np.ndarray, pictures: int, failures: tuple[tuple[int, str], ...]) -> Assembled:

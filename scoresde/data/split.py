@@ -32,12 +32,10 @@ def split(dataset: Dataset, held_out: float = 0.05, seed: int = 0) -> tuple[Data
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in [0, 2^64), got {seed}")
     hashes = _hashes(dataset.array, seed)
-    if len(hashes) == 0 or hashes.min() == hashes.max():
-        held = np.zeros(len(hashes), dtype=bool)
-    else:
-        threshold = np.uint64(int(held_out * 2**HASH_BITS))
-        held = (hashes < threshold) | (hashes == hashes.min())
-        held &= hashes != hashes.max()
+    threshold = np.uint64(int(held_out * 2**HASH_BITS))
+    held = (hashes < threshold) | (hashes == hashes.min(initial=2**HASH_BITS - 1))
+    # also what leaves everything for training when all items are equal
+    held &= hashes != hashes.max(initial=0)
     return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
 
 

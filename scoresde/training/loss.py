@@ -2,8 +2,8 @@ r"""Denoising score matching (Vincent 2011; Ho et al. 2020, Algorithm 1; theory 
 
 The loss of one sample is w(t) |eps - epshat|^2 / D, with eps the noise that was added. As
 |eps - epshat|^2 = sigma^2 |grad log q(x_t | x_0) - s|^2, it is score matching with weight w sigma^2; w = 1 is Ho et
-al.'s "simple" loss. It is computed as w d^2 |P - P*|^2 in the network's own prediction P (d is the coefficient of P in eps),
-which neither cancels nor divides by sigma.
+al.'s "simple" loss. It is computed as w d^2 |P - P*|^2 in the network's own prediction P (d is the
+coefficient of P in eps), which neither cancels nor divides by sigma.
 
 Weights w(t), on the eps error:
 

@@ -1,0 +1,130 @@
+"""`scoresde demo`: train on digits, sample with three solvers, check these on a mixture, and write it all up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scoresde_cli.options import SEEDS, Command, device_options, examples, given, option, same_command
+
+if TYPE_CHECKING:
+    from scoresde_cli.demo_digits import DigitsStudy
+    from scoresde_cli.demo_study import Effort
+
+RUN, PICTURE, REPORT = "run", "demo.png", "report.html"
+STEPS = 2000
+SETTINGS: dict[str, Any] = {
+    "preset": "small",
+    "predict": "v",
+    "batch_size": 128,
+    "learning_rate": 2e-3,
+    "ema": (0.998,),
+}
+"""What a new run is trained with, beside its steps and seed: chosen for 8x8 digits and two minutes."""
+
+
+@click.command(
+    cls=Command,
+    short_help="Train, sample and check, in minutes.",
+    epilog=examples("scoresde demo", "scoresde demo --out runs/demo --threads 2", "scoresde sample demo/run"),
+)
+@option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="demo",
+    help="Folder for the trained run, the picture and the report.",
+)
+@option("--steps", type=click.IntRange(1), default=STEPS, help="Training steps.")
+@option("--seed", type=SEEDS, default=0, metavar="INTEGER", help="Of training and all samples, from 0.")
+@option("--quick", is_flag=True, hidden=True, help="A rough and fast version, for tests.")
+@device_options
+@click.pass_context
+def demo(ctx: click.Context, out: Path, steps: int, seed: int, quick: bool, device: str, threads: int | None) -> None:
+    """Train a score model on small digits, sample it with three solvers, and check these against an exact density.
+
+    Ends with one picture and one page, report.html, that explains what is seen. It takes a few minutes on two cores.
+    Ctrl-C stops; the same command goes on. A run that is trained already is used as it is.
+    """
+    asked = given(ctx, {"steps": steps, "seed": seed})
+    for path in run(out, {"steps": steps, "seed": seed, **SETTINGS}, asked, quick, device, threads, same_command(ctx)):
+        click.echo(path)
+
+
+def run(
+    out: Path,
+    settings: dict[str, Any],
+    asked: dict[str, Any],
+    quick: bool,
+    device_name: str,
+    threads: int | None,
+    again: str,
+) -> tuple[Path, Path, Path]:
+    """The whole demo; the run's folder, the picture and the page.
+
+    Args:
+        settings: of a new run; asked: those of them that the user gave, which a run that is there must agree with.
+
+    Raises:
+        UsageError: `out` holds something else, or a run of other settings.
+        Interrupted: by a signal; no file is left half written.
+    """
+    import torch
+
+    from scoresde.runs import Run
+    from scoresde_cli import demo_report, devices, stopping
+    from scoresde_cli.demo_mixture import study_mixture
+    from scoresde_cli.demo_study import FULL, QUICK
+    from scoresde_cli.progress import say
+
+    device = devices.choose(device_name, threads)
+    effort = QUICK if quick else FULL
+    folder = out / RUN
+    _refuse_foreign(out)
+    options = asked if Run(folder).exists() else settings
+    try:
+        with stopping.immediate():
+            digits = _digits(folder, options, settings["seed"], effort, device, again)
+            say("3/3 Three solvers on a mixture of 25 Gaussians, whose score is known exactly")
+            mixture = study_mixture(effort, settings["seed"])
+            picture, page = out / PICTURE, out / REPORT
+            demo_report.write_picture(picture, digits)
+            where = f" --threads {torch.get_num_threads()}" if device.type == "cpu" else ""
+            facts = demo_report.Facts(digits, mixture, folder, again, settings["seed"], devices.describe(device), where)
+            demo_report.write_page(page, facts)
+    except stopping.Interrupted as interrupted:
+        if str(interrupted):
+            raise
+        raise stopping.Interrupted(interrupted.signum, f"Stopped.\nTo go on: {again}") from None
+    say(f"Done. The trained run, a picture and the page to open in a browser; for more: scoresde sample {folder}")
+    return folder, picture, page
+
+
+def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, device: Any, again: str) -> DigitsStudy:
+    """Stages 1 and 2, with the run locked against other writers."""
+    from scoresde_cli import starting
+    from scoresde_cli.demo_digits import study_digits
+    from scoresde_cli.progress import say
+    from scoresde_cli.session import Rhythm
+
+    say("1/3 Training a score model on digits")
+    with starting.begun("digits", options, None, folder, device) as (plan, state, run):
+        steps = plan.recipe.training.steps
+        part = max(1, steps // 10)
+        starting.train(
+            plan, state, run, Rhythm(log=max(1, steps // 40), checkpoint=part, sample=0, validate=part), again
+        )
+        say("2/3 Sampling with three solvers from the same noise")
+        return study_digits(run, plan.material, effort, seed, device)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """A folder with other things in it is not written to."""
+    if not out.is_dir() or (out / RUN).is_dir():
+        return
+    visible = [path for path in out.iterdir() if not path.name.startswith(".")]
+    if visible:
+        raise click.UsageError(
+            f"--out {out}: this folder holds other things, such as {visible[0].name}; take a new or an empty one"
+        )

@@ -1,0 +1,274 @@
+"""The demo's picture and its page: what a newcomer should see, in the order in which it makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+
+import scoresde
+from scoresde.report import Page, density_panel, encode_png, image_grid, labelled_rows, line_plot, write_png
+from scoresde_cli.demo_digits import DigitsStudy
+from scoresde_cli.demo_mixture import BATCH, EXACT_SEED, NAME, MixtureStudy
+from scoresde_cli.demo_study import Drawn
+
+IN_PICTURE, IN_ROW = 16, 12
+SCALE, GAP = 8, 8
+FONT = 20
+POINTS = 1500
+DISTINCT = 3.0  # standard deviations
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the page is made from.
+
+    Args:
+        run: folder of the trained run; command: that made this; device: in words; threads: as an option to
+            repeat it with.
+    """
+
+    digits: DigitsStudy
+    mixture: MixtureStudy
+    run: Path
+    command: str
+    seed: int
+    device: str
+    threads: str = ""
+
+
+def write_picture(path: Path, digits: DigitsStudy) -> None:
+    """Digits of the data, and samples by each solver below, in one PNG."""
+    text = {each.name: f"scoresde sample RUN {each.options}" for each in digits.drawn}
+    write_png(path, _rows(_samples(digits), IN_PICTURE), text)
+
+
+def write_page(path: Path, facts: Facts) -> None:
+    """The whole page, in one file that needs nothing else."""
+    page = Page(
+        "A diffusion model, from data to samples",
+        "Trained, sampled and checked on this machine by scoresde demo. Every number and picture was computed then.",
+    )
+    _what_it_is(page)
+    _data(page, facts.digits)
+    _noise(page, facts.digits)
+    _learning(page, facts.digits)
+    _sampling(page, facts.digits, facts.device)
+    _mixture(page, facts.mixture, facts.device)
+    _again(page, facts)
+    page.write(path)
+
+
+def _what_it_is(page: Page) -> None:
+    page.section("What a diffusion is")
+    page.text(
+        "A diffusion adds noise to data, a little at a time, until at t = 1 nothing but noise is left. The same process "
+        "can be run backwards, from noise to new data, by anybody who knows the score: the gradient of the "
+        "log-density of the noisy data at each time t. A network learns the score by guessing the noise in noisy "
+        "data, and a solver then follows the reverse process from t = 1 to t = 0."
+    )
+    page.code(
+        "forward   dX = −½ β(t) X dt + √β(t) dW                          t from 0 to 1\n"
+        "reverse   dX = [−½ β(t) X − β(t) ∇ log q(X, t)] dt + √β(t) dW    t from 1 to 0"
+    )
+    page.text(
+        "W is Brownian motion, q(x, t) the density of the noisy data and ∇ log q its score; here β(t) rises in a "
+        "straight line from 0.1 to 20 (Song et al. 2021). With half the score and no noise in the reverse equation the "
+        "density is the same at every t: this is the probability flow, an ordinary differential equation."
+    )
+
+
+def _data(page: Page, digits: DigitsStudy) -> None:
+    page.section("The data")
+    trained_on, held_out = digits.counts
+    page.figure(
+        encode_png(image_grid(digits.data, 20, scale=4, gap=4)),
+        f"{len(digits.data)} of the {trained_on:,} handwritten digits that the network was trained on: 8 × 8 pixels, 17 "
+        f"grey levels (scikit-learn's copy of the UCI digits). {held_out} more were held out.",
+        "Small grey pictures of handwritten digits.",
+    )
+
+
+def _noise(page: Page, digits: DigitsStudy) -> None:
+    page.section("From digits to noise, and back")
+    page.figure(
+        encode_png(_rows(digits.forward, IN_ROW)),
+        "Forward: each column is one digit of the data as t grows from top to bottom. Shown is α(t) x + σ(t) ε with the "
+        "same noise ε in all rows; what is brighter than white or darker than black is cut off.",
+        "Ten digits that fade into noise from the top row to the bottom row.",
+    )
+    page.figure(
+        encode_png(_rows(digits.backward, IN_ROW)),
+        "Backward: each column is one sample as t falls from top to bottom, followed with the ancestral solver. Nothing "
+        "but noise goes in at the top.",
+        "Ten columns of noise that become digit-like pictures from the top row to the bottom row.",
+    )
+
+
+def _learning(page: Page, digits: DigitsStudy) -> None:
+    page.section("Learning the score")
+    training = digits.recipe.training
+    held_out = _curve(digits.metrics, "validation_loss")
+    page.figure(
+        line_plot(
+            {"training": _curve(digits.metrics, "loss"), "held out": held_out},
+            xlabel="step",
+            ylabel="mean squared error of the guessed noise",
+            ylog=True,
+            errors={"held out": _column(digits.metrics, "validation_loss", "standard_error")},
+            size=(6.6, 3.4),
+        ),
+        f"The loss over {training.steps:,} steps with {training.batch_size} digits each; guessing no noise at all gives 1. "
+        f"Training: mean since the point before. Held out: digits never trained on, by the averaged weights, with the "
+        f"standard error over {digits.counts[1]} digits. "
+        f"The network has {digits.parameters:,} parameters.",
+        "Two falling curves: the loss in training and on held-out digits.",
+    )
+
+
+def _sampling(page: Page, digits: DigitsStudy, device: str) -> None:
+    page.section("Three solvers, side by side")
+    apart = digits.apart
+    page.text(
+        "Three ways to follow the reverse process with the one network. ancestral takes the exact kernel between two "
+        "times, given the digit that the network expects; em is the Euler-Maruyama scheme for the reverse equation above; "
+        "ode follows the probability flow with steps that it chooses itself."
+    )
+    page.figure(
+        encode_png(_rows(_samples(digits), IN_ROW)),
+        "Digits of the data, and below them samples. All samples in a column start from the same noise at t = 1. ancestral "
+        f"and em also draw the same noise in each step and end {apart['ancestral', 'em']:.2f} apart (root mean "
+        "square per pixel, black to white = 1); ode draws none, and ends "
+        f"{apart['ancestral', 'ode']:.2f} from ancestral.",
+        "Four rows of twelve digits: data, ancestral, em, ode.",
+    )
+    page.table(
+        ["", *COST, "to the nearest digit"],
+        [
+            *([each.name, *_cost(each), digits.nearest[each.name]] for each in digits.drawn),
+            ["held-out digits", None, None, None, digits.nearest_held_out],
+        ],
+        caption=f"Cost of {len(digits.drawn[0].samples)} samples on {device}, and their median distance to the nearest "
+        "digit trained on, in the same unit. Copies of the data would have 0; the last row shows what new digits "
+        "by real hands have.",
+    )
+
+
+def _mixture(page: Page, mixture: MixtureStudy, device: str) -> None:
+    page.section("Where the right answer is known")
+    n = len(mixture.exact)
+    page.text(
+        f"Digits do not tell whether a solver is right, since nobody knows their density. A mixture of {mixture.components} "
+        "Gaussians in the plane has an exact score at every t, so no network is needed, and what a solver gets wrong "
+        "is its own fault."
+    )
+    points = {"exact draws": mixture.exact, **{each.name: each.samples.numpy() for each in mixture.drawn}}
+    page.figure(
+        density_panel(
+            mixture.xs,
+            mixture.ys,
+            mixture.density,
+            {name: x[:POINTS] for name, x in points.items()},
+            columns=2,
+            side=3.4,
+        ),
+        f"The exact density in blue, and {min(n, POINTS):,} points above it: exact draws, and those of each solver.",
+        f"Four panels with a grid of {mixture.components} spots; the points of every panel lie on the spots.",
+    )
+    page.table(
+        ["", *COST, "distance", "above exact"],
+        [
+            ["exact draws", None, None, None, mixture.floor, 0.0],
+            *([each.name, *_cost(each), mixture.distance[each.name], round(mixture.deviations(each.name), 1)]
+              for each in mixture.drawn),
+        ],
+        caption=f"Sliced Wasserstein distance of {n:,} points to {n:,} exact draws, and the cost on {device}. Two sets of "
+        f"exact draws are {mixture.floor:.4f} ± {mixture.floor_std:.4f} apart (mean and standard deviation of "
+        f"{mixture.pairs} pairs); the last column counts such standard deviations above that mean.",
+    )  # fmt: skip
+    page.text(_verdict(mixture))
+
+
+def _verdict(mixture: MixtureStudy) -> str:
+    """What the numbers of the table say."""
+    told = [each.name for each in mixture.drawn if mixture.deviations(each.name) > DISTINCT]
+    if told:
+        return (
+            f"More than {DISTINCT:g} standard deviations above exact draws, and so told from them: {', '.join(told)}."
+        )
+    return (
+        f"None of the three is more than {DISTINCT:g} standard deviations above: at this number of points and steps, "
+        "this distance cannot tell them from exact draws."
+    )
+
+
+def _again(page: Page, facts: Facts) -> None:
+    page.section("Do it again")
+    run, drawn = facts.run, facts.digits.drawn
+    page.text(
+        "Training is a function of its seed, and sample number i of the seed and i alone. On one machine with one number "
+        "of threads, these commands give the same network, and the same samples, again:"
+    )
+    page.code(
+        "\n".join(
+            [
+                f"scoresde train --config {quote(str(run / 'config.toml'))} --out again{facts.threads}",
+                *(
+                    f"scoresde sample {quote(str(run))} {each.options} --seed {facts.seed} -n {len(each.samples)}"
+                    for each in drawn
+                ),
+            ]
+        )
+    )
+    page.text("And this, in Python, the last distance of the table above:")
+    points = len(facts.mixture.exact)
+    page.code(
+        "import scoresde as sd\n\n"
+        f'prior = sd.MIXTURES["{NAME}"]()\n'
+        f"x = sd.sample(prior.denoiser(sd.VP()), sd.solvers.RK45(), n={points}, seed={facts.seed}, batch_size={BATCH})\n"
+        f"print(sd.metrics.sliced_wasserstein(x, prior.sample({points}, seed={EXACT_SEED})))"
+    )
+    page.section("What to do next")
+    page.code(
+        "\n".join(
+            [
+                f"scoresde sample {quote(str(run))}                  # more digits, with Heun's method",
+                "scoresde sample --list-solvers           # every solver, its order and cost",
+                f"scoresde info {quote(str(run))}                    # what the run is",
+                "scoresde train FOLDER --size 32 --out runs/mine    # pictures of your own",
+                "scoresde sample runs/mine",
+            ]
+        )
+    )
+    page.text(f"This page was made by scoresde {scoresde.__version__} with: {facts.command}")
+
+
+# --- parts ---------------------------------------------------------------------------------------------
+
+COST = ("steps", "evaluations", "seconds")
+
+
+def _cost(drawn: Drawn) -> tuple[str | int | None, int, float]:
+    return "adaptive" if drawn.steps is None else drawn.steps, drawn.evaluations, round(drawn.seconds, 1)
+
+
+def _samples(digits: DigitsStudy) -> dict[str, np.ndarray]:
+    return {"data": digits.data, **digits.pictures}
+
+
+def _rows(rows: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
+    cut = {name: pictures[:columns] for name, pictures in rows.items()}
+    return labelled_rows(cut, scale=SCALE, gap=GAP, font_size=FONT)
+
+
+def _curve(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of the records that have a value."""
+    return _column(metrics, key, "step"), _column(metrics, key, key)
+
+
+def _column(metrics: Sequence[Mapping[str, Any]], having: str, key: str) -> list[float]:
+    return [record[key] for record in metrics if record.get(having) is not None]
