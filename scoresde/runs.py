@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scoresde import checkpoint
+from scoresde._files import write_atomically
 from scoresde.errors import BusyError
 from scoresde.recipe import Recipe, Space, to_toml
 from scoresde.training import TrainingState
@@ -60,10 +60,10 @@ class Run:
         """Write config.toml, drop leftovers of an interrupted write, and records later than `step`."""
         for leftover in self.checkpoints.glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        write_text(self.config, to_toml(recipe))
+        write_atomically(self.config, to_toml(recipe).encode())
         if self.metrics.exists():
             kept = [line for line in self.metrics.read_text().splitlines() if 0 <= _step_of(line) <= step]
-            write_text(self.metrics, "".join(line + "\n" for line in kept))
+            write_atomically(self.metrics, "".join(line + "\n" for line in kept).encode())
 
     def record(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -95,17 +95,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return -1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,6 +1,7 @@
 """Checkpoints and run folders: whole or absent, exact on resumption, and nothing damaged is believed."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -59,6 +60,23 @@ def test_stopping_and_going_on_equals_not_stopping_bit_for_bit(tmp_path: Path, p
         path = checkpoint.write(tmp_path / f"{stop}", state, config, SPACE)
         state = checkpoint.read(path).training_state()
     assert files(path) == whole
+
+
+def test_a_picture_network_goes_on_with_its_moments_where_they_belong(tmp_path: Path) -> None:
+    """Its weights lie channels-last in memory, and the fused optimiser walks memory."""
+    config = Recipe().with_values(network={"preset": "tiny"}, training={"steps": 4, "batch_size": 4, "warmup": 0})
+    space, x = Space("image", (1, 4, 4), levels=256), normal(8, 1, 4, 4, dtype=torch.float32)
+
+    def reach(state, stop: int, name: str) -> Path:
+        loop = train(state, Batches(lambda rows: x[rows], 8, 4), recipe.settings(config))
+        for _ in itertools.islice(loop, stop - state.step):
+            pass
+        return checkpoint.write(tmp_path / name, state, config, space)
+
+    straight = reach(recipe.training_state(config, space), 4, "straight")
+    half = reach(recipe.training_state(config, space), 2, "half")
+    again = reach(checkpoint.read(half).training_state(), 4, "again")
+    assert files(again) == files(straight)
 
 
 def test_a_loaded_denoiser_is_the_averaged_one(run: Run) -> None:

@@ -85,6 +85,11 @@ def test_names_are_those_of_the_library() -> None:
     assert set(names.SOLVERS) == set(cli_solvers.MAKERS)
 
 
+def test_help_texts_list_all_data_and_mixtures() -> None:
+    assert all(name in (command("train").help or "") for name in names.SOURCES)
+    assert all(name in (command("sample").help or "") for name in names.MIXTURES)
+
+
 def test_every_parameter_of_every_process_has_an_option() -> None:
     for name, make in recipe.PROCESSES.items():
         options = {parameter for parameter, takers in names.PROCESS_PARAMETERS.items() if name in takers}
@@ -159,6 +164,17 @@ def test_env_names_versions(cli_run: Run) -> None:
     assert code == 0
     assert f"torch         {torch.__version__}" in out
     assert "extra demo" in out
+
+
+def test_a_shell_can_complete_names(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_SCORESDE_COMPLETE", "zsh_source")
+    assert run([]) == 0
+    assert "compdef" in capfd.readouterr().out
+    monkeypatch.setenv("_SCORESDE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "scoresde sample --solver an")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert run([]) == 0
+    assert capfd.readouterr().out == "plain,ancestral\n"
 
 
 def test_solver_classes_are_all_reachable() -> None:

@@ -176,15 +176,18 @@ def test_samples_that_are_there_are_kept_and_others_added(
     first = samples("out")
     Path("out/sample-000002.png").write_bytes(b"gone wrong")
     Path("out/sample-000003.png").unlink()
-    drawn: list[list[int]] = []
+    drawn: list[tuple[list[int], int]] = []
     real = sampling.sample
-    monkeypatch.setattr(
-        sampling, "sample", lambda *args, **kwargs: (drawn.append(kwargs["ids"]), real(*args, **kwargs))[1]
-    )
+
+    def sample(*args: Any, **kwargs: Any) -> Any:
+        drawn.append((kwargs["ids"], kwargs["batch_size"]))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(sampling, "sample", sample)
     code, _, err = call(*words, "--seeds", "0-4")
     assert code == 0
     assert "2 of 5 samples are there already" in err
-    assert drawn == [[2, 3, 4]]
+    assert drawn == [([2, 3, 4], 4)]  # a batch of 3, computed as one of 4
     assert {name: content for name, content in samples("out").items() if name in first} == first
     assert settings("out")["seeds"] == "0-4,7"
     drawn.clear()

@@ -44,7 +44,7 @@ def test_a_recipe_survives_toml_and_dictionaries(tmp_path: Path) -> None:
 def test_what_is_unknown_or_wrong_is_refused(sections: dict, message: str | None) -> None:
     if message is None:  # found where the averages are made
         config = Recipe.from_dict(sections)
-        with pytest.raises(ValueError, match="EMA decay = 1.5"):
+        with pytest.raises(ValueError, match=r"EMA decay = 1\.5"):
             recipe.training_state(config, Space("array", (2,)))
         return
     with pytest.raises(ValueError, match=message):

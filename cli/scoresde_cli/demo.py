@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from scoresde_cli.demo_study import Effort
 
 RUN, PICTURE, REPORT = "run", "demo.png", "report.html"
-STEPS = 2000
+STEPS = 3000
 SETTINGS: dict[str, Any] = {
     "preset": "small",
     "predict": "v",
-    "batch_size": 128,
+    "batch_size": 64,
     "learning_rate": 2e-3,
     "ema": (0.998,),
 }

@@ -18,7 +18,7 @@ from scoresde_cli.progress import display
 NAME = "grid25"
 HALF_WIDTH = 2.0  # of the square that is shown; all modes lie within 1.75
 GRID = 401
-BATCH = 2000
+BATCH = 1000
 EXACT_SEED = 1000  # of the first exact set
 
 

@@ -34,7 +34,7 @@ class Effort:
 
 
 FULL = Effort(pictures=96, picture_steps=250, points=8000, point_steps=1000, pairs=16)
-QUICK = Effort(pictures=16, picture_steps=20, points=1000, point_steps=1000, pairs=8)
+QUICK = Effort(pictures=32, picture_steps=20, points=1000, point_steps=1000, pairs=8)
 
 SOLVERS: dict[str, AnySolver] = {"ancestral": Ancestral(), "em": EulerMaruyama(), "ode": RK45()}
 """By the names that `scoresde sample --solver` gives them."""
@@ -84,7 +84,7 @@ def _draw(name: str, solver: AnySolver, denoiser: Denoiser, steps: int, n: int, 
         show.update(0)
         began = time.perf_counter()
         x = sampling.sample(
-            counted, solver, steps=chosen, n=n, seed=seed, batch_size=min(n, batch_size), on_step=on_step
+            counted, solver, steps=chosen, n=n, seed=seed, batch_size=batch_size, on_step=on_step
         )
         samples = x.cpu()
         seconds = time.perf_counter() - began

@@ -19,9 +19,9 @@ from typing import Any
 import click
 import numpy as np
 
+from scoresde._files import write_atomically
 from scoresde.data import DataError, read_image
 from scoresde.recipe import Space
-from scoresde.runs import write_text
 from scoresde_cli.ids import format_ids, parse_ids
 from scoresde_cli.pictures import IN_GRID, Density, npy_bytes, picture, png_bytes, write_bytes
 
@@ -117,7 +117,8 @@ class Gallery:
         return read_image(path) if self.space.kind == "image" else np.load(path, allow_pickle=False)
 
     def _write(self, notes: Mapping[str, Any]) -> None:
-        write_text(self.folder / SETTINGS, json.dumps({"settings": self.deciding, "notes": notes}, indent=2) + "\n")
+        text = json.dumps({"settings": self.deciding, "notes": notes}, indent=2) + "\n"
+        write_atomically(self.folder / SETTINGS, text.encode())
 
     def _read_settings(self) -> dict[str, Any]:
         path = self.folder / SETTINGS

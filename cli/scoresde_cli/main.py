@@ -16,6 +16,7 @@ from scoresde import __version__
 from scoresde_cli import failures
 from scoresde_cli.options import did_you_mean, examples
 
+COMPLETION = "_SCORESDE_COMPLETE"
 COMMANDS = ("train", "sample", "demo", "info", "env")
 """Each is the click command of that name in the module of that name."""
 
@@ -48,7 +49,7 @@ class LazyGroup(click.Group):
         "scoresde demo                                   # train, sample and check, in minutes",
         "scoresde train digits --out runs/digits",
         "scoresde sample runs/digits --solver heun --steps 50",
-        'eval "$(_SCORESDE_COMPLETE=bash_source scoresde)"  # completion in bash; zsh_source, fish_source too',
+        f'eval "$({COMPLETION}=bash_source scoresde)"  # completion in bash; zsh_source, fish_source too',
     ),
 )
 @click.version_option(__version__, prog_name="scoresde")
@@ -61,10 +62,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _brief_warnings():
             code = cli.main(args=list(arguments), prog_name="scoresde", standalone_mode=False)
-            sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except SystemExit:  # which is how click ends when the reader of standard output went away
-        return failures.READER_GONE
+    except SystemExit as end:  # click's end for shell completion, and for a reader of the output that went away
+        return int(end.code or 0) if COMPLETION in os.environ else failures.READER_GONE
     except (Exception, KeyboardInterrupt) as error:
         failures.tell(error)
         return failures.exit_code(error)

@@ -91,11 +91,12 @@ def _mixture(name: str, process: Mapping[str, Any], device: torch.device) -> Mod
 
 
 def _density(name: str) -> Density:
-    """The exact density on a square that holds nearly all of it."""
+    """The exact density on a rectangle that holds nearly all of it."""
     law = MIXTURES[name]()
-    mean, std = law.mean(), law.covariance().diagonal().sqrt()
-    side = torch.linspace(-3.0, 3.0, 241, dtype=torch.float64)
-    xs, ys = mean[0] + std.max() * side, mean[1] + std.max() * side
+    reach = 3.5 * law.covariances.diagonal(dim1=1, dim2=2).sqrt()
+    low, high = (law.means - reach).amin(0), (law.means + reach).amax(0)
+    side = torch.linspace(0.0, 1.0, 241, dtype=torch.float64)
+    xs, ys = low[0] + side * (high[0] - low[0]), low[1] + side * (high[1] - low[1])
     points = torch.cartesian_prod(ys, xs).flip(1)
     values = law.log_prob(points).exp().reshape(len(ys), len(xs))
     return xs.numpy(), ys.numpy(), np.asarray(values)

@@ -6,14 +6,17 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from scoresde import report
+from scoresde._files import write_atomically
 from scoresde.recipe import Space
-from scoresde.report._files import write_atomically
+from scoresde.report.plots import PALETTE, STYLE
 
 IN_GRID = 256  # pictures at most
-MARGIN = 0.15
+SIDE = 4.0  # inches
 Density = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -45,16 +48,20 @@ def picture(samples: np.ndarray, space: Space, density: Density | None = None) -
         return report.encode_png(report.image_grid(_eight_bit(samples[:IN_GRID])))
     if samples.shape[1:] != (2,):
         return None
-    xs, ys, values = density or _empty_around(samples)
-    return report.to_png_bytes(report.density_panel(xs, ys, values, {f"{len(samples)} samples": samples}, side=4.0))
+    title = f"{len(samples)} samples"
+    if density is None:
+        return report.to_png_bytes(_scatter(samples, title))
+    return report.to_png_bytes(report.density_panel(*density, {title: samples}, side=SIDE))
 
 
 def _eight_bit(images: np.ndarray) -> np.ndarray:
     return images if images.dtype == np.uint8 else (images >> 8).astype(np.uint8)
 
 
-def _empty_around(points: np.ndarray) -> Density:
-    low, high = points.min(0), points.max(0)
-    pad = MARGIN * np.maximum(high - low, 1e-3)
-    xs, ys = (np.linspace(a, b, 2) for a, b in zip(low - pad, high + pad, strict=True))
-    return xs, ys, np.zeros((2, 2))
+def _scatter(points: np.ndarray, title: str) -> Figure:
+    """Points (N, 2) alone, with axes in their own units."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(SIDE, SIDE), layout="constrained")
+        axes = figure.add_subplot(title=title, aspect="equal")
+        axes.plot(points[:, 0], points[:, 1], ".", color=PALETTE[1], markersize=2, markeredgewidth=0)
+    return figure

@@ -155,7 +155,9 @@ def sample(
     threads: int | None,
     **solver_and_process: Any,
 ) -> None:
-    """Draw samples from RUN, a trained run or one checkpoint of it, or from a mixture with an exact score (gmm:grid25).
+    """Draw samples from RUN: a trained run, one checkpoint of it, or a mixture gmm:NAME whose score is exact.
+
+    NAME is grid25, two-moons, ring8, uneven or modes64.
 
     Sample i depends on the seed and i alone. What is there already is kept, and what was interrupted is finished. The
     folder of the samples is printed.

@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from matplotlib.figure import Figure
 
-from scoresde.report._files import write_atomically
+from scoresde._files import write_atomically
 from scoresde.report.plots import to_svg
 
 DASH = "\N{EN DASH}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoresde.report._files import write_atomically
+from scoresde._files import write_atomically
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2

@@ -1,0 +1,292 @@
+"""`scoresde demo`: the run, the picture and the page it leaves, what they say, and stopping it at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scoresde as sd
+from scoresde import checkpoint
+from scoresde.runs import Run
+from scoresde_cli import demo_mixture, demo_report, demo_study, session
+from scoresde_cli.demo_study import Drawn
+from scoresde_cli.main import cli, run
+
+STEPS, PICTURE_STEPS, DIGITS = 12, 20, 32
+Call = Callable[..., tuple[int, str, str]]
+
+
+def call(*words: Any) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished demo's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("here") / "my demo"
+    code, out, err = call("demo", "--out", folder, "--steps", STEPS, "--quick", "--threads", 1)
+    assert code == 0, err
+    return folder, out
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least effort, for tests that do not look at numbers."""
+    least = replace(demo_study.QUICK, pictures=16, picture_steps=5, points=100, point_steps=5, pairs=2)
+    monkeypatch.setattr(demo_study, "QUICK", least)
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def tables(page: str) -> list[dict[str, list[str]]]:
+    """The cells behind each row's name, by table."""
+    found = []
+    for table in re.findall(r"<tbody>(.*?)</tbody>", page, re.DOTALL):
+        rows = [[unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in table.split("</tr>")]
+        found.append({row[0]: row[1:] for row in rows if row})
+    return found
+
+
+def code_of(page: str) -> list[str]:
+    return [unescape(code) for code in re.findall(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)]
+
+
+def commands_of(page: str) -> list[list[str]]:
+    lines = [line for code in code_of(page) for line in code.splitlines() if line.startswith("scoresde ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+# --- what it leaves ------------------------------------------------------------------------------------
+
+
+def test_it_prints_where_the_run_the_picture_and_the_page_are(made: tuple[Path, str]) -> None:
+    folder, out = made
+    assert out.splitlines() == [str(folder / name) for name in ("run", "demo.png", "report.html")]
+    assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "report.html", "run"]
+
+
+def test_the_page_asks_nothing_of_the_network(made: tuple[Path, str]) -> None:
+    links: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("link", "iframe", "object")
+            links.extend(value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset"))
+
+    Reader().feed(page_of(made[0]))
+    assert links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+
+
+def test_the_page_has_every_section_with_its_figures(made: tuple[Path, str]) -> None:
+    page = page_of(made[0])
+    parts = re.split(r"<h2[^>]*>(.*?)</h2>", page)
+    figures = {
+        unescape(heading): body.count("<figure>") for heading, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    assert figures == {
+        "What a diffusion is": 0,
+        "The data": 1,
+        "From digits to noise, and back": 2,
+        "Learning the score": 1,
+        "Three solvers, side by side": 1,
+        "Where the right answer is known": 1,
+        "Do it again": 0,
+        "What to do next": 0,
+    }
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_the_loss_curve_has_training_and_held_out_data(made: tuple[Path, str]) -> None:
+    figure = page_of(made[0]).split("Learning the score</h2>")[1].split("</figure>")[0]
+    assert ">training<" in figure
+    assert ">held out<" in figure
+    records = Run(made[0] / "run").read_metrics()
+    assert {record["step"] for record in records if "validation_loss" in record} == set(range(1, STEPS + 1))
+    assert f"The network has {parameters(made[0]):,} parameters" in figure
+
+
+def parameters(folder: Path) -> int:
+    return sum(p.numel() for p in sd.load(folder / "run").module.parameters())
+
+
+# --- whether it is true --------------------------------------------------------------------------------
+
+
+def test_the_three_solvers_hit_the_mixture(made: tuple[Path, str]) -> None:
+    table = tables(page_of(made[0]))[1]
+    assert list(table) == ["exact draws", "ancestral", "em", "ode"]
+    floor = float(table["exact draws"][3])
+    assert 0 < floor
+    for name in ("ancestral", "em", "ode"):
+        assert float(table[name][3]) < 2 * floor, name
+        assert abs(float(table[name][4].replace("\N{MINUS SIGN}", "-"))) < 4, name
+    assert [table[name][0] for name in ("ancestral", "em", "ode")] == ["1000", "1000", "adaptive"]
+    assert [table[name][1] for name in ("ancestral", "em")] == ["1000", "1000"]
+
+
+def test_the_python_on_the_page_prints_the_number_in_its_table(
+    made: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(made[0])
+    (code,) = (code for code in code_of(page) if code.startswith("import"))
+    exec(code, {})
+    assert float(capsys.readouterr().out) == pytest.approx(float(tables(page)[1]["ode"][3]), rel=1e-3)
+
+
+def test_the_picture_shows_what_the_run_draws_from_one_start(made: tuple[Path, str]) -> None:
+    picture = np.asarray(Image.open(made[0] / "demo.png"))
+    side, gap, columns = 64, 8, 16
+    strip = columns * side + (columns - 1) * gap
+    assert picture.shape[0] == 4 * side + 3 * gap
+    assert strip < picture.shape[1] < strip + 150
+    shown = picture[4::8, -strip + 4 :: 8, 0]  # a pixel of each enlarged one
+    cells = np.stack([[shown[9 * i : 9 * i + 8, 9 * j : 9 * j + 8] for j in range(columns)] for i in range(4)])
+    denoiser, space = sd.load(made[0] / "run"), checkpoint.read(made[0] / "run").space
+    for row, solver, steps in (
+        (1, sd.solvers.Ancestral(), PICTURE_STEPS),
+        (2, sd.solvers.EulerMaruyama(), PICTURE_STEPS),
+        (3, sd.solvers.RK45(), None),
+    ):
+        x = sd.sample(denoiser, solver, steps=steps, n=DIGITS, seed=0, batch_size=32)
+        np.testing.assert_array_equal(cells[row], space.to_user(x)[:columns, 0])
+    stored = sd.data.digits().batch(range(1797)).flatten(1)
+    for digit in cells[0]:
+        x = torch.from_numpy(digit.copy()).flatten() / 127.5 - 1
+        assert (stored - x).abs().amax(1).min() < 0.01
+
+
+def test_every_command_on_the_page_is_one(made: tuple[Path, str], tmp_path: Path) -> None:
+    words = commands_of(page_of(made[0]))
+    assert len(words) >= 8
+    for name, *arguments in words:
+        arguments = [str(tmp_path) if word == "FOLDER" else word for word in arguments]
+        command = cli.get_command(cli.make_context("scoresde", [name, *arguments]), name)
+        assert command is not None
+        with contextlib.suppress(SystemExit, Exception if "--list-solvers" in arguments else SystemExit):
+            command.make_context(name, arguments)
+
+
+def test_the_commands_on_the_page_draw_the_same_digits(made: tuple[Path, str], tmp_path: Path) -> None:
+    (words,) = (words for words in commands_of(page_of(made[0])) if words[0] == "sample" and "ancestral" in words)
+    assert call(*words, "--out", tmp_path / "again", "--threads", 1)[0] == 0
+    picture = np.asarray(Image.open(made[0] / "demo.png"))
+    for j in (0, 15):
+        sample = np.asarray(Image.open(tmp_path / "again" / f"sample-{j:06d}.png"))
+        left = picture.shape[1] - (16 - j) * 64 - (15 - j) * 8
+        np.testing.assert_array_equal(picture[72 + 4 : 72 + 64 : 8, left + 4 : left + 64 : 8, 0], sample)
+
+
+def test_a_solver_far_from_exact_draws_is_named(made: tuple[Path, str]) -> None:
+    empty = np.zeros((0, 2))
+    drawn = [Drawn(name, 10, torch.zeros(1, 2), 10, 1.0) for name in ("ancestral", "em", "ode")]
+    study = demo_mixture.MixtureStudy(
+        25, empty, empty, empty, empty, drawn, {"ancestral": 0.1, "em": 0.145, "ode": 0.135}, 0.1, 0.01, 8
+    )
+    assert study.deviations("em") == pytest.approx(4.5)
+    assert "told from them: em, ode" in demo_report._verdict(study)
+    near = replace(study, distance={"ancestral": 0.1, "em": 0.12, "ode": 0.09})
+    assert demo_report._verdict(near).startswith("None of the three")
+
+
+# --- going on, stopping, refusing ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_trained_run_is_used_again(made: tuple[Path, str]) -> None:
+    folder, _ = made
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")}
+    page = page_of(folder)
+    code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
+    try:
+        assert code == 0, err
+        assert f"is trained to step {STEPS} already" in err
+        assert {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")} == before
+    finally:
+        (folder / "report.html").write_text(page)
+
+
+def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = session.train
+
+    def interrupted(*args: Any) -> Iterator[Any]:
+        for record in real(*args):
+            if record.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield record
+
+    monkeypatch.setattr(session, "train", interrupted)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_training_that_was_stopped_goes_on_to_the_same_run(
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("demo", "--out", tmp_path / "demo", "--steps", STEPS, "--quick", "--threads", 1)
+    with monkeypatch.context() as patch:
+        stop_at(5, patch)
+        code, out, err = call(*command)
+    assert (code, out) == (130, "")
+    assert f"To go on: scoresde {shlex.join(map(str, command))}" in err
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["run"]
+    code, _, err = call(*command)
+    assert code == 0, err
+    assert "Going on from step 5" in err
+    a, b = (sd.load(folder / "run").module.state_dict() for folder in (made[0], tmp_path / "demo"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_stopping_while_the_page_is_written_leaves_no_part_of_it(
+    made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made
+    before = {name: (folder / name).read_bytes() for name in ("demo.png", "report.html")}
+
+    def stop(descriptor: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "fsync", stop)
+    code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
+    assert code == 143
+    assert "To go on: scoresde demo" in err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "report.html", "run"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_of_another_seed_or_of_more_steps_is_refused(made: tuple[Path, str]) -> None:
+    code, _, err = call("demo", "--out", made[0], "--seed", 1, "--quick")
+    assert code == 2
+    assert "seed" in err
+    code, _, err = call("demo", "--out", made[0], "--steps", STEPS - 1, "--quick")
+    assert code == 2
+    assert f"a run of {STEPS} steps" in err
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    code, _, err = call("demo", "--out", tmp_path)
+    assert code == 2
+    assert "report.html" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
