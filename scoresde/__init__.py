@@ -38,20 +38,10 @@ _HOMES = {
     "scoresde.inverse": ("GaussianMeasurement",),
     "scoresde.mixtures": ("MIXTURES",),
     "scoresde.noise": ("BrownianNoise", "CounterNoise", "Noise"),
+    "scoresde.processes": ("EDM", "VE", "VP", "Cosine", "GaussianPath", "RectifiedFlow", "SubVP"),
     "scoresde.reverse": ("Reverse",),
     "scoresde.sampling": ("decode", "encode", "sample", "solve", "trajectory"),
-    "scoresde.sde": (
-        "EDM",
-        "SDE",
-        "VE",
-        "VP",
-        "Cosine",
-        "GaussianPath",
-        "LinearSDE",
-        "ProcessWarning",
-        "RectifiedFlow",
-        "SubVP",
-    ),
+    "scoresde.sde": ("SDE", "LinearSDE", "ProcessWarning"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("data", "grids", "inverse", "metrics", "nets", "noise", "operators", "report", "solvers", "training")
@@ -84,20 +74,10 @@ if TYPE_CHECKING:
     from scoresde.inverse import GaussianMeasurement
     from scoresde.mixtures import MIXTURES
     from scoresde.noise import BrownianNoise, CounterNoise, Noise
+    from scoresde.processes import EDM, VE, VP, Cosine, GaussianPath, RectifiedFlow, SubVP
     from scoresde.reverse import Reverse
     from scoresde.sampling import decode, encode, sample, solve, trajectory
-    from scoresde.sde import (
-        EDM,
-        SDE,
-        VE,
-        VP,
-        Cosine,
-        GaussianPath,
-        LinearSDE,
-        ProcessWarning,
-        RectifiedFlow,
-        SubVP,
-    )
+    from scoresde.sde import SDE, LinearSDE, ProcessWarning
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,8 @@ from scoresde import grids
 from scoresde._tensors import combine, flat_sum
 from scoresde.denoisers import Denoiser
 from scoresde.noise import CounterNoise
-from scoresde.sde import VP, LinearSDE, TableVP, transition
+from scoresde.processes import VP, TableVP
+from scoresde.sde import LinearSDE, transition
 
 
 class DDPM:

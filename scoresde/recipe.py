@@ -31,7 +31,8 @@ from scoresde.denoisers import (
     PredictsX0,
 )
 from scoresde.mixtures import MIXTURES
-from scoresde.sde import EDM, VE, VP, Cosine, LinearSDE, RectifiedFlow, SubVP
+from scoresde.processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
+from scoresde.sde import LinearSDE
 from scoresde.training import EMA, WEIGHTS, ChainTimes, ContinuousTimes, Settings, Times, TrainingState
 from scoresde.training.loss import chain_vlb
 

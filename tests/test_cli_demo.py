@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,8 @@ from scoresde_cli.demo_study import Drawn
 from scoresde_cli.main import cli, run
 
 STEPS, PICTURE_STEPS, DIGITS = 12, 20, 32
+COLUMNS, SCALE, GAP = 20, 6, 6
+PITCH = 8 * SCALE + GAP
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -126,6 +129,12 @@ def test_the_loss_curve_has_training_and_held_out_data(made: tuple[Path, str]) -
     assert f"The network has {parameters(made[0]):,} parameters" in figure
 
 
+def digit_of(picture: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The 8 x 8 pixels of a digit in demo.png, whose rows end at its right edge."""
+    top, left = row * PITCH, picture.shape[1] - (COLUMNS - column) * PITCH + GAP
+    return picture[top : top + SCALE * 8 : SCALE, left : left + SCALE * 8 : SCALE, 0]
+
+
 def parameters(folder: Path) -> int:
     return sum(p.numel() for p in sd.load(folder / "run").module.parameters())
 
@@ -137,7 +146,7 @@ def test_the_three_solvers_hit_the_mixture(made: tuple[Path, str]) -> None:
     table = tables(page_of(made[0]))[1]
     assert list(table) == ["exact draws", "ancestral", "em", "ode"]
     floor = float(table["exact draws"][3])
-    assert 0 < floor
+    assert floor > 0
     for name in ("ancestral", "em", "ode"):
         assert float(table[name][3]) < 2 * floor, name
         assert abs(float(table[name][4].replace("\N{MINUS SIGN}", "-"))) < 4, name
@@ -156,12 +165,10 @@ def test_the_python_on_the_page_prints_the_number_in_its_table(
 
 def test_the_picture_shows_what_the_run_draws_from_one_start(made: tuple[Path, str]) -> None:
     picture = np.asarray(Image.open(made[0] / "demo.png"))
-    side, gap, columns = 64, 8, 16
-    strip = columns * side + (columns - 1) * gap
-    assert picture.shape[0] == 4 * side + 3 * gap
+    strip = COLUMNS * PITCH - GAP
+    assert picture.shape[0] == 4 * PITCH - GAP
     assert strip < picture.shape[1] < strip + 150
-    shown = picture[4::8, -strip + 4 :: 8, 0]  # a pixel of each enlarged one
-    cells = np.stack([[shown[9 * i : 9 * i + 8, 9 * j : 9 * j + 8] for j in range(columns)] for i in range(4)])
+    cells = np.stack([[digit_of(picture, row, column) for column in range(COLUMNS)] for row in range(4)])
     denoiser, space = sd.load(made[0] / "run"), checkpoint.read(made[0] / "run").space
     for row, solver, steps in (
         (1, sd.solvers.Ancestral(), PICTURE_STEPS),
@@ -169,7 +176,7 @@ def test_the_picture_shows_what_the_run_draws_from_one_start(made: tuple[Path, s
         (3, sd.solvers.RK45(), None),
     ):
         x = sd.sample(denoiser, solver, steps=steps, n=DIGITS, seed=0, batch_size=32)
-        np.testing.assert_array_equal(cells[row], space.to_user(x)[:columns, 0])
+        np.testing.assert_array_equal(cells[row], space.to_user(x)[:COLUMNS, 0])
     stored = sd.data.digits().batch(range(1797)).flatten(1)
     for digit in cells[0]:
         x = torch.from_numpy(digit.copy()).flatten() / 127.5 - 1
@@ -180,21 +187,33 @@ def test_every_command_on_the_page_is_one(made: tuple[Path, str], tmp_path: Path
     words = commands_of(page_of(made[0]))
     assert len(words) >= 8
     for name, *arguments in words:
-        arguments = [str(tmp_path) if word == "FOLDER" else word for word in arguments]
-        command = cli.get_command(cli.make_context("scoresde", [name, *arguments]), name)
+        command = cli.get_command(click.Context(cli), name)
         assert command is not None
-        with contextlib.suppress(SystemExit, Exception if "--list-solvers" in arguments else SystemExit):
-            command.make_context(name, arguments)
+        ends = contextlib.nullcontext() if "--list-solvers" not in arguments else pytest.raises(click.exceptions.Exit)
+        with ends:
+            command.make_context(name, [str(tmp_path) if word == "FOLDER" else word for word in arguments])
+
+
+def test_the_command_on_the_page_trains_the_same_network(made: tuple[Path, str], tmp_path: Path) -> None:
+    (words,) = (words for words in commands_of(page_of(made[0])) if "--config" in words)
+    words[words.index("again")] = str(tmp_path / "again")
+    code, _, err = call(*words)
+    assert code == 0, err
+    assert_same_network(made[0] / "run", tmp_path / "again")
+
+
+def assert_same_network(a: Path, b: Path) -> None:
+    first, second = (sd.load(run).module.state_dict() for run in (a, b))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_commands_on_the_page_draw_the_same_digits(made: tuple[Path, str], tmp_path: Path) -> None:
     (words,) = (words for words in commands_of(page_of(made[0])) if words[0] == "sample" and "ancestral" in words)
     assert call(*words, "--out", tmp_path / "again", "--threads", 1)[0] == 0
     picture = np.asarray(Image.open(made[0] / "demo.png"))
-    for j in (0, 15):
-        sample = np.asarray(Image.open(tmp_path / "again" / f"sample-{j:06d}.png"))
-        left = picture.shape[1] - (16 - j) * 64 - (15 - j) * 8
-        np.testing.assert_array_equal(picture[72 + 4 : 72 + 64 : 8, left + 4 : left + 64 : 8, 0], sample)
+    for column in (0, COLUMNS - 1):
+        sample = np.asarray(Image.open(tmp_path / "again" / f"sample-{column:06d}.png"))
+        np.testing.assert_array_equal(digit_of(picture, 1, column), sample)
 
 
 def test_a_solver_far_from_exact_draws_is_named(made: tuple[Path, str]) -> None:
@@ -252,8 +271,7 @@ def test_training_that_was_stopped_goes_on_to_the_same_run(
     code, _, err = call(*command)
     assert code == 0, err
     assert "Going on from step 5" in err
-    a, b = (sd.load(folder / "run").module.state_dict() for folder in (made[0], tmp_path / "demo"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_same_network(made[0] / "run", tmp_path / "demo" / "run")
 
 
 @pytest.mark.usefixtures("hasty")

@@ -25,6 +25,7 @@ FLOORS = {
     "scoresde.sde": 2,
     "scoresde.denoisers": 3,
     "scoresde.grids": 3,
+    "scoresde.processes": 3,
     "scoresde.reverse": 4,
     "scoresde.distributions": 4,
     "scoresde.chain": 4,

@@ -90,8 +90,8 @@ def run(
             mixture = study_mixture(effort, settings["seed"])
             picture, page = out / PICTURE, out / REPORT
             demo_report.write_picture(picture, digits)
-            where = f" --threads {torch.get_num_threads()}" if device.type == "cpu" else ""
-            facts = demo_report.Facts(digits, mixture, folder, again, settings["seed"], devices.describe(device), where)
+            used = torch.get_num_threads() if device.type == "cpu" else None
+            facts = demo_report.Facts(digits, mixture, folder, again, settings["seed"], devices.describe(device), used)
             demo_report.write_page(page, facts)
     except stopping.Interrupted as interrupted:
         if str(interrupted):

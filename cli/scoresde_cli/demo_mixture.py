@@ -11,7 +11,7 @@ import torch
 
 from scoresde.metrics import sliced_wasserstein
 from scoresde.mixtures import MIXTURES
-from scoresde.sde import VP
+from scoresde.processes import VP
 from scoresde_cli.demo_study import Drawn, Effort, draw_all
 from scoresde_cli.progress import display
 

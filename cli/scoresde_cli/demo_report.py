@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
 
 import scoresde
 from scoresde.report import Page, density_panel, encode_png, image_grid, labelled_rows, line_plot, write_png
+from scoresde_cli import demo_commands as commands
 from scoresde_cli.demo_digits import DigitsStudy
-from scoresde_cli.demo_mixture import BATCH, EXACT_SEED, NAME, MixtureStudy
+from scoresde_cli.demo_mixture import MixtureStudy
 from scoresde_cli.demo_study import Drawn
 
-IN_PICTURE, IN_ROW = 16, 12
-SCALE, GAP = 8, 8
+IN_PICTURE, IN_ROW = 20, 12
+SCALE, GAP = 6, 6
 FONT = 20
 POINTS = 1500
 DISTINCT = 3.0  # standard deviations
+COST = ("steps", "evaluations", "seconds")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class Facts:
     """All that the page is made from.
 
     Args:
-        run: folder of the trained run; command: that made this; device: in words; threads: as an option to
-            repeat it with.
+        run: folder of the trained run; command: that made this; device: in words; threads: None on a GPU.
     """
 
     digits: DigitsStudy
@@ -38,7 +38,7 @@ class Facts:
     command: str
     seed: int
     device: str
-    threads: str = ""
+    threads: int | None
 
 
 def write_picture(path: Path, digits: DigitsStudy) -> None:
@@ -66,14 +66,14 @@ def write_page(path: Path, facts: Facts) -> None:
 def _what_it_is(page: Page) -> None:
     page.section("What a diffusion is")
     page.text(
-        "A diffusion adds noise to data, a little at a time, until at t = 1 nothing but noise is left. The same process "
-        "can be run backwards, from noise to new data, by anybody who knows the score: the gradient of the "
-        "log-density of the noisy data at each time t. A network learns the score by guessing the noise in noisy "
-        "data, and a solver then follows the reverse process from t = 1 to t = 0."
+        "A diffusion adds noise to data, a little at a time, until at t = 1 nothing but noise is left. The process can "
+        "be run backwards, from noise to new data, by anybody who knows the score: the gradient of the log-density of "
+        "the noisy data at each time t. A network learns the score by guessing the noise in noisy data, and a solver "
+        "then follows the reverse process from t = 1 to t = 0."
     )
     page.code(
-        "forward   dX = −½ β(t) X dt + √β(t) dW                          t from 0 to 1\n"
-        "reverse   dX = [−½ β(t) X − β(t) ∇ log q(X, t)] dt + √β(t) dW    t from 1 to 0"
+        "forward, t from 0 to 1:  dX = −½ β(t) X dt + √β(t) dW\n"
+        "reverse, t from 1 to 0:  dX = [−½ β(t) X − β(t) ∇ log q(X, t)] dt + √β(t) dW"
     )
     page.text(
         "W is Brownian motion, q(x, t) the density of the noisy data and ∇ log q its score; here β(t) rises in a "
@@ -87,8 +87,8 @@ def _data(page: Page, digits: DigitsStudy) -> None:
     trained_on, held_out = digits.counts
     page.figure(
         encode_png(image_grid(digits.data, 20, scale=4, gap=4)),
-        f"{len(digits.data)} of the {trained_on:,} handwritten digits that the network was trained on: 8 × 8 pixels, 17 "
-        f"grey levels (scikit-learn's copy of the UCI digits). {held_out} more were held out.",
+        f"{len(digits.data)} of the {trained_on:,} handwritten digits that the network was trained on: 8 × 8 pixels, "
+        f"17 grey levels (scikit-learn's copy of the UCI digits). {held_out} more were held out.",
         "Small grey pictures of handwritten digits.",
     )
 
@@ -97,14 +97,14 @@ def _noise(page: Page, digits: DigitsStudy) -> None:
     page.section("From digits to noise, and back")
     page.figure(
         encode_png(_rows(digits.forward, IN_ROW)),
-        "Forward: each column is one digit of the data as t grows from top to bottom. Shown is α(t) x + σ(t) ε with the "
-        "same noise ε in all rows; what is brighter than white or darker than black is cut off.",
+        "Forward: each column is one digit x of the data as t grows from top to bottom. Shown is α(t) x + σ(t) ε with "
+        "the same noise ε in all rows; what is brighter than white or darker than black is cut off.",
         "Ten digits that fade into noise from the top row to the bottom row.",
     )
     page.figure(
         encode_png(_rows(digits.backward, IN_ROW)),
-        "Backward: each column is one sample as t falls from top to bottom, followed with the ancestral solver. Nothing "
-        "but noise goes in at the top.",
+        "Backward: each column is one sample as t falls from top to bottom, followed with the ancestral solver. It "
+        "starts from the ε of figure 2, and ends elsewhere: noise is drawn in every step.",
         "Ten columns of noise that become digit-like pictures from the top row to the bottom row.",
     )
 
@@ -118,13 +118,12 @@ def _learning(page: Page, digits: DigitsStudy) -> None:
             {"training": _curve(digits.metrics, "loss"), "held out": held_out},
             xlabel="step",
             ylabel="mean squared error of the guessed noise",
-            ylog=True,
             errors={"held out": _column(digits.metrics, "validation_loss", "standard_error")},
             size=(6.6, 3.4),
         ),
-        f"The loss over {training.steps:,} steps with {training.batch_size} digits each; guessing no noise at all gives 1. "
-        f"Training: mean since the point before. Held out: digits never trained on, by the averaged weights, with the "
-        f"standard error over {digits.counts[1]} digits. "
+        f"The loss over {training.steps:,} steps with {training.batch_size} digits each; to guess 0 would give 1. "
+        "Training: mean since the point before. Held out: digits never trained on, each time with the same noise, by "
+        f"the averaged weights; the bars are the standard error over these {digits.counts[1]} digits. "
         f"The network has {digits.parameters:,} parameters.",
         "Two falling curves: the loss in training and on held-out digits.",
     )
@@ -134,27 +133,27 @@ def _sampling(page: Page, digits: DigitsStudy, device: str) -> None:
     page.section("Three solvers, side by side")
     apart = digits.apart
     page.text(
-        "Three ways to follow the reverse process with the one network. ancestral takes the exact kernel between two "
-        "times, given the digit that the network expects; em is the Euler-Maruyama scheme for the reverse equation above; "
-        "ode follows the probability flow with steps that it chooses itself."
+        "Three ways to follow the reverse process with the one network: ancestral sampling takes the exact kernel "
+        "between two times, for the digit that the network expects; Euler-Maruyama (em) takes small steps of the "
+        "reverse equation above; and ode follows the probability flow, in steps that it chooses itself."
     )
     page.figure(
         encode_png(_rows(_samples(digits), IN_ROW)),
-        "Digits of the data, and below them samples. All samples in a column start from the same noise at t = 1. ancestral "
-        f"and em also draw the same noise in each step and end {apart['ancestral', 'em']:.2f} apart (root mean "
-        "square per pixel, black to white = 1); ode draws none, and ends "
-        f"{apart['ancestral', 'ode']:.2f} from ancestral.",
+        "Digits of the data, and samples below. All samples in a column start from the same noise at t = 1. Those by "
+        "ancestral and em have the same noise in each step too, and end "
+        f"{apart['ancestral', 'em']:.2f} apart (root mean square over pixels, black to white = 1); ode draws no noise "
+        f"on the way, and ends {apart['ancestral', 'ode']:.2f} from ancestral.",
         "Four rows of twelve digits: data, ancestral, em, ode.",
     )
     page.table(
-        ["", *COST, "to the nearest digit"],
+        ["pictures", *COST, "to the nearest digit"],
         [
             *([each.name, *_cost(each), digits.nearest[each.name]] for each in digits.drawn),
             ["held-out digits", None, None, None, digits.nearest_held_out],
         ],
         caption=f"Cost of {len(digits.drawn[0].samples)} samples on {device}, and their median distance to the nearest "
-        "digit trained on, in the same unit. Copies of the data would have 0; the last row shows what new digits "
-        "by real hands have.",
+        "digit trained on, in the same unit. Copies of the data would have 0; the last row is what digits have that "
+        "people wrote and the network never saw.",
     )
 
 
@@ -162,32 +161,32 @@ def _mixture(page: Page, mixture: MixtureStudy, device: str) -> None:
     page.section("Where the right answer is known")
     n = len(mixture.exact)
     page.text(
-        f"Digits do not tell whether a solver is right, since nobody knows their density. A mixture of {mixture.components} "
-        "Gaussians in the plane has an exact score at every t, so no network is needed, and what a solver gets wrong "
-        "is its own fault."
+        "Digits do not tell whether a solver is right, since nobody knows their density. A mixture of "
+        f"{mixture.components} Gaussians in the plane has an exact score at every t, so no network is needed, and what "
+        "a solver gets wrong is its own fault."
     )
-    points = {"exact draws": mixture.exact, **{each.name: each.samples.numpy() for each in mixture.drawn}}
+    points = {each.name: each.samples[:POINTS].numpy() for each in mixture.drawn}
     page.figure(
         density_panel(
             mixture.xs,
             mixture.ys,
             mixture.density,
-            {name: x[:POINTS] for name, x in points.items()},
+            {"exact density": np.empty((0, 2)), **points},
             columns=2,
             side=3.4,
         ),
-        f"The exact density in blue, and {min(n, POINTS):,} points above it: exact draws, and those of each solver.",
-        f"Four panels with a grid of {mixture.components} spots; the points of every panel lie on the spots.",
+        f"The exact density in blue, and above it {min(n, POINTS):,} points by each solver.",
+        f"Four panels with the {mixture.components} spots of the density, one empty and three with points of a solver.",
     )
     page.table(
-        ["", *COST, "distance", "above exact"],
+        ["points", *COST, "distance", "above exact"],
         [
             ["exact draws", None, None, None, mixture.floor, 0.0],
             *([each.name, *_cost(each), mixture.distance[each.name], round(mixture.deviations(each.name), 1)]
               for each in mixture.drawn),
         ],
-        caption=f"Sliced Wasserstein distance of {n:,} points to {n:,} exact draws, and the cost on {device}. Two sets of "
-        f"exact draws are {mixture.floor:.4f} ± {mixture.floor_std:.4f} apart (mean and standard deviation of "
+        caption=f"Sliced Wasserstein distance of {n:,} points to {n:,} exact draws, and the cost on {device}. Two sets "
+        f"of exact draws are {mixture.floor:.4f} ± {mixture.floor_std:.4f} apart (mean and standard deviation of "
         f"{mixture.pairs} pairs); the last column counts such standard deviations above that mean.",
     )  # fmt: skip
     page.text(_verdict(mixture))
@@ -208,48 +207,19 @@ def _verdict(mixture: MixtureStudy) -> str:
 
 def _again(page: Page, facts: Facts) -> None:
     page.section("Do it again")
-    run, drawn = facts.run, facts.digits.drawn
     page.text(
-        "Training is a function of its seed, and sample number i of the seed and i alone. On one machine with one number "
-        "of threads, these commands give the same network, and the same samples, again:"
+        "Training is a function of its seed, and sample number i of the seed and i alone. On one machine with one "
+        "number of threads, these commands give the same network, and the same samples, again:"
     )
-    page.code(
-        "\n".join(
-            [
-                f"scoresde train --config {quote(str(run / 'config.toml'))} --out again{facts.threads}",
-                *(
-                    f"scoresde sample {quote(str(run))} {each.options} --seed {facts.seed} -n {len(each.samples)}"
-                    for each in drawn
-                ),
-            ]
-        )
-    )
-    page.text("And this, in Python, the last distance of the table above:")
-    points = len(facts.mixture.exact)
-    page.code(
-        "import scoresde as sd\n\n"
-        f'prior = sd.MIXTURES["{NAME}"]()\n'
-        f"x = sd.sample(prior.denoiser(sd.VP()), sd.solvers.RK45(), n={points}, seed={facts.seed}, batch_size={BATCH})\n"
-        f"print(sd.metrics.sliced_wasserstein(x, prior.sample({points}, seed={EXACT_SEED})))"
-    )
+    page.code(commands.again(facts.run, facts.digits.drawn, facts.seed, facts.threads))
+    page.text("And this, in Python, gives the last distance of the table above:")
+    page.code(commands.again_in_python(len(facts.mixture.exact), facts.seed))
     page.section("What to do next")
-    page.code(
-        "\n".join(
-            [
-                f"scoresde sample {quote(str(run))}                  # more digits, with Heun's method",
-                "scoresde sample --list-solvers           # every solver, its order and cost",
-                f"scoresde info {quote(str(run))}                    # what the run is",
-                "scoresde train FOLDER --size 32 --out runs/mine    # pictures of your own",
-                "scoresde sample runs/mine",
-            ]
-        )
-    )
+    page.code(commands.from_here(facts.run))
     page.text(f"This page was made by scoresde {scoresde.__version__} with: {facts.command}")
 
 
 # --- parts ---------------------------------------------------------------------------------------------
-
-COST = ("steps", "evaluations", "seconds")
 
 
 def _cost(drawn: Drawn) -> tuple[str | int | None, int, float]:

@@ -83,9 +83,7 @@ def _draw(name: str, solver: AnySolver, denoiser: Denoiser, steps: int, n: int, 
 
         show.update(0)
         began = time.perf_counter()
-        x = sampling.sample(
-            counted, solver, steps=chosen, n=n, seed=seed, batch_size=batch_size, on_step=on_step
-        )
+        x = sampling.sample(counted, solver, steps=chosen, n=n, seed=seed, batch_size=batch_size, on_step=on_step)
         samples = x.cpu()
         seconds = time.perf_counter() - began
     return Drawn(name, chosen, samples, round(counted.calls / batches), seconds)

@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--solvers", default="ode,heun,ancestral,em")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pictures", type=Path, help="folder for a grid of samples of each solver")
     parser.add_argument("--json")
@@ -55,14 +56,14 @@ def main() -> None:
     rows = [{"solver": "real halves", "distance": halves}, {"solver": f"real {arguments.n}", "distance": matched}]
     denoiser = checkpoint.read(arguments.run).denoiser()
     cases = {
-        "ode (RK45)": (RK45(), None),
-        "heun-18": (Heun(), 18),
-        f"ancestral-{arguments.steps}": (Ancestral(), arguments.steps),
-        f"em-{arguments.steps}": (EulerMaruyama(), arguments.steps),
+        "ode": ("ode (RK45)", RK45(), None),
+        "heun": ("heun-18", Heun(), 18),
+        "ancestral": (f"ancestral-{arguments.steps}", Ancestral(), arguments.steps),
+        "em": (f"em-{arguments.steps}", EulerMaruyama(), arguments.steps),
     }
-    for name, (solver, steps) in cases.items():
+    for name, solver, steps in (cases[key] for key in arguments.solvers.split(",")):
         start = time.perf_counter()
-        x = sd.sample(denoiser, solver, steps=steps, n=arguments.n, seed=0, batch_size=100)
+        x = sd.sample(denoiser, solver, steps=steps, n=arguments.n, seed=0, batch_size=64)
         seconds = time.perf_counter() - start
         distance = frechet_distance(*statistics(features, x), *everything)
         print(f"{name:16s} {distance:8.3f}   {seconds:7.1f} s for {arguments.n}", flush=True)

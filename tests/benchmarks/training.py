@@ -20,8 +20,8 @@ from torch import Tensor
 
 from scoresde import recipe
 from scoresde.nets import build
+from scoresde.processes import VP
 from scoresde.recipe import Recipe, Space
-from scoresde.sde import VP
 from scoresde.training import Batches, train
 
 CASES = {
