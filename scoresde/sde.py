@@ -60,7 +60,7 @@ class Level:
     @property
     def f(self) -> Coefficient:
         """Drift coefficient alpha' / alpha; infinite where alpha = 0."""
-        return self.alpha_dot / self.alpha if _all_above(self.alpha, NO_SIGNAL) else -self.sigma * math.inf
+        return _ratio(self.alpha_dot, self.alpha, NO_SIGNAL, otherwise=-math.inf)
 
     @property
     def g2(self) -> Coefficient:
@@ -68,8 +68,11 @@ class Level:
         return self.sigma2_dot - 2.0 * self.f * self.sigma**2
 
 
-def _all_above(c: Coefficient, low: float) -> bool:
-    return bool((c > low).all()) if isinstance(c, Tensor) else c > low
+def _ratio(a: Coefficient, b: Coefficient, low: float, *, otherwise: float) -> Coefficient:
+    """a / b where b > low, `otherwise` where not; entry by entry for a time per sample."""
+    if isinstance(b, Tensor):
+        return torch.where(b > low, a / b.clamp_min(low + 1e-300), otherwise)
+    return a / b if b > low else otherwise
 
 
 def as_time(t: Time) -> Tensor:
@@ -220,7 +223,7 @@ def _level(sde: LinearSDE, t: Tensor) -> Level:
 
 def transition(s: Level, t: Level) -> tuple[Coefficient, Coefficient]:
     """a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, of X_t | X_s (theory 4); a = 0 where alpha_t = 0."""
-    a = t.alpha / s.alpha if _all_above(s.alpha, 0.0) else 0.0 * t.alpha
+    a = _ratio(t.alpha, s.alpha, 0.0, otherwise=0.0)
     # v = sigma_t^2 (1 - SNR_t / SNR_s): no difference of nearly equal numbers when s is near t
     gap = t.log_snr - s.log_snr
     if isinstance(gap, Tensor):
@@ -235,7 +238,9 @@ def transition(s: Level, t: Level) -> tuple[Coefficient, Coefficient]:
 def bridge(s: Level, t: Level) -> tuple[Coefficient, Coefficient, Coefficient]:
     """Coefficients of x_t and x0 and the variance of X_s | X_t, X_0 (theory 4). At t = 0 all of it is x0."""
     a, v = transition(s, t)
-    if not _all_above(t.sigma, 0.0):
-        return 0.0 * t.sigma, 1.0 + 0.0 * t.sigma, 0.0 * t.sigma
-    sigma2_t = t.sigma**2
-    return a * s.sigma**2 / sigma2_t, s.alpha * v / sigma2_t, s.sigma**2 * v / sigma2_t
+    sigma2_s, sigma2_t = s.sigma**2, t.sigma**2
+    return (
+        _ratio(a * sigma2_s, sigma2_t, 0.0, otherwise=0.0),
+        _ratio(s.alpha * v, sigma2_t, 0.0, otherwise=1.0),
+        _ratio(sigma2_s * v, sigma2_t, 0.0, otherwise=0.0),
+    )

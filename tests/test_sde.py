@@ -65,7 +65,7 @@ def test_a_number_and_a_batch_of_times_agree(sde: LinearSDE) -> None:
     batch = sde.at(T)
     for i, t in enumerate(T.tolist()):
         one = sde.at(t)
-        for name in ("alpha", "sigma", "alpha_dot", "sigma2_dot", "log_snr"):
+        for name in ("alpha", "sigma", "alpha_dot", "sigma2_dot", "log_snr", "f", "g2"):
             assert getattr(one, name) == getattr(batch, name)[i].item(), name
     x0, eps = normal(len(T), 2, 3), normal(len(T), 2, 3, seed=1)
     x = sde.perturb(x0, T, eps)
@@ -115,9 +115,9 @@ def test_the_bridge_has_exact_limits(sde: LinearSDE) -> None:
 
 @each
 def test_the_bridge_of_a_batch_is_that_of_each(sde: LinearSDE) -> None:
-    s, t = torch.tensor([0.0, 0.1, 0.5]).double(), torch.tensor([0.2, 0.5, 1.0]).double()
+    s, t = torch.tensor([0.0, 0.1, 0.5, 0.0, 1.0]).double(), torch.tensor([0.2, 0.5, 1.0, 0.0, 1.0]).double()
     batch = bridge(sde.at(s), sde.at(t))
-    for i in range(3):
+    for i in range(len(t)):
         one = sde.bridge(s[i].item(), t[i].item())
         assert [c[i].item() for c in batch] == pytest.approx(one, abs=1e-15)
 
