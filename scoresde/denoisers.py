@@ -178,6 +178,10 @@ class Denoiser(nn.Module, abc.ABC):
         parameterisation: what `predict` answers.
         shape: of one sample, without the batch dimension; None when any shape will do.
         max_log_snr: the cleanest noise level that it can be asked about (inf for exact laws).
+        data_range: (low, high) where clean data live, for pictures; clipping goes by it, and samples come out in it.
+
+    Raises:
+        ValueError: an empty data range.
     """
 
     def __init__(
@@ -186,8 +190,12 @@ class Denoiser(nn.Module, abc.ABC):
         parameterisation: Parameterisation,
         shape: tuple[int, ...] | None = None,
         max_log_snr: float = math.inf,
+        data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
+        if not data_range[0] < data_range[1]:
+            raise ValueError(f"data_range = {data_range} is empty; give (low, high), such as (-1, 1) or (0, 1)")
+        self.data_range = data_range
         self.sde = sde
         self.parameterisation = parameterisation
         self.shape = None if shape is None else tuple(shape)
@@ -320,6 +328,7 @@ class NetDenoiser(Denoiser):
         condition: how the noise level is told to it. Default: the chain's index for a process made from a table
             of betas (`VP.from_betas`), the log-SNR for any other.
         shape: of one sample; needed only to sample without a start.
+        data_range: of the clean data that the network was trained on.
     """
 
     def __init__(
@@ -330,10 +339,11 @@ class NetDenoiser(Denoiser):
         *,
         condition: Conditioning | None = None,
         shape: tuple[int, ...] | None = None,
+        data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         if condition is None:
             condition = LogSNR() if sde.chain_steps is None else ChainIndex(sde.chain_steps)
-        super().__init__(sde, parameterisation, shape, condition.max_log_snr(sde))
+        super().__init__(sde, parameterisation, shape, condition.max_log_snr(sde), data_range)
         self.module = module
         self.condition = condition
 
@@ -381,8 +391,9 @@ class EpsNet(NetDenoiser):
         *,
         condition: Conditioning | None = None,
         shape: tuple[int, ...] | None = None,
+        data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
-        super().__init__(module, sde, PredictsEps(), condition=condition, shape=shape)
+        super().__init__(module, sde, PredictsEps(), condition=condition, shape=shape, data_range=data_range)
 
 
 # --- wrappers ------------------------------------------------------------------------------------------
@@ -392,7 +403,7 @@ class _Wrapped(Denoiser):
     """A denoiser whose x0 is altered; what it predicts is x0."""
 
     def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.sde, PredictsX0(), inner.shape, inner.max_log_snr)
+        super().__init__(inner.sde, PredictsX0(), inner.shape, inner.max_log_snr, inner.data_range)
         self.inner = inner
 
     @property
@@ -408,20 +419,20 @@ class _Wrapped(Denoiser):
 
 
 class Clipped(_Wrapped):
-    """x0 clipped to [low, high]: static thresholding."""
-
-    def __init__(self, inner: Denoiser, low: float = -1.0, high: float = 1.0) -> None:
-        if not low < high:
-            raise ValueError(f"clip range [{low}, {high}] is empty")
-        super().__init__(inner)
-        self.low, self.high = low, high
+    """x0 clipped to the data range: static thresholding."""
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
-        return self._x0(x, t).clamp_(self.low, self.high)
+        return self._x0(x, t).clamp_(*self.data_range)
 
 
 class DynamicallyClipped(_Wrapped):
-    """x0 clipped, per sample, to its own quantile of |x0| where that exceeds 1, and rescaled (Saharia et al. 2022)."""
+    """x0 clipped, per sample, to its own quantile of |x0| where that exceeds the data range, and scaled back into it.
+
+    |x0| is counted from the middle of the range in half ranges (Saharia et al. 2022, section 2.3).
+
+    Raises:
+        ValueError: a quantile outside (0, 1].
+    """
 
     def __init__(self, inner: Denoiser, quantile: float = 0.995) -> None:
         if not 0 < quantile <= 1:
@@ -430,7 +441,8 @@ class DynamicallyClipped(_Wrapped):
         self.quantile = quantile
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
-        x0 = self._x0(x, t)
-        bound = torch.quantile(x0.flatten(1).abs(), self.quantile, dim=1).clamp_min(1.0)
-        bound = expand(bound, x0)
-        return x0.clamp(-bound, bound) / bound
+        low, high = self.data_range
+        middle, half = 0.5 * (low + high), 0.5 * (high - low)
+        u = (self._x0(x, t) - middle) / half
+        bound = expand(torch.quantile(u.flatten(1).abs(), self.quantile, dim=1).clamp_min(1.0), u)
+        return middle + half * u.clamp(-bound, bound) / bound

@@ -173,10 +173,23 @@ def test_clipping_is_static_or_dynamic() -> None:
     torch.testing.assert_close(sd.Clipped(denoiser).x0(x, 0.1), raw.clamp(-1, 1))
     dynamic = sd.DynamicallyClipped(denoiser, quantile=1.0).x0(x, 0.1)
     torch.testing.assert_close(dynamic, raw / raw.abs().amax(1, keepdim=True).clamp_min(1.0))
-    with pytest.raises(ValueError, match="empty"):
-        sd.Clipped(denoiser, 1.0, -1.0)
     with pytest.raises(ValueError, match="quantile"):
         sd.DynamicallyClipped(denoiser, 0.0)
+
+
+def test_clipping_goes_by_the_declared_data_range() -> None:
+    class Far(nn.Module):
+        def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            return 40 * x
+
+    x = normal(8, 4)
+    net = sd.EpsNet(Far(), sd.VP(), data_range=(0.0, 1.0))
+    torch.testing.assert_close(sd.Clipped(net).x0(x, 0.5), net.x0(x, 0.5).clamp(0, 1))
+    dynamic = sd.DynamicallyClipped(net).x0(x, 0.5)
+    assert dynamic.min() >= 0
+    assert dynamic.max() <= 1
+    with pytest.raises(ValueError, match=r"data_range = \(1\.0, 0\.0\) is empty"):
+        sd.EpsNet(Far(), sd.VP(), data_range=(1.0, 0.0))
 
 
 def test_abstract_things_cannot_be_made() -> None:
