@@ -73,7 +73,7 @@ class DDPM:
         levels = [sde.at(t) for t in rising.tolist()]
         if rising[0] != 0:
             raise ValueError(f"the grid ends at t = {rising[0].item():g}; a chain starts from the data, t = 0")
-        power = max(abs(float(level.radius) - 1.0) for level in levels)
+        power = max(abs(float(level.alpha**2 + level.sigma**2) - 1.0) for level in levels)
         if power > 1e-9:
             raise ValueError(f"{sde} does not preserve the variance (off by {power:.2g}), so it is no DDPM chain")
         betas = [float(transition(s, t)[1]) for s, t in itertools.pairwise(levels)]  # v = 1 - a^2

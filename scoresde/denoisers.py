@@ -30,6 +30,12 @@ from scoresde._tensors import Coefficient, combine, expand, scale
 from scoresde.sde import NO_SIGNAL, Level, LinearSDE, ProcessWarning, Time
 
 Pair = tuple[Coefficient, Coefficient]
+"""Coefficients of two things; a constant is a float, also where times are given per sample."""
+
+
+def _is(c: Coefficient, value: float) -> bool:
+    """Whether a coefficient is this constant."""
+    return not isinstance(c, Tensor) and c == value
 
 
 def _floored(c: Coefficient) -> Coefficient:
@@ -67,11 +73,12 @@ class Parameterisation(abc.ABC):
         # k from eps = c x + d P and m from x0 = a x + b P, of which the other one would cancel
         a, b = self.x0(t)
         c, d = self.eps(t)
-        return -c * t.alpha / d, -a * t.sigma / b
+        return (0.0 if _is(c, 0.0) else -c * t.alpha / d), (0.0 if _is(a, 0.0) else -a * t.sigma / b)
 
     def linear(self, t: Level, *, x: Coefficient = 0.0, x0: Coefficient = 0.0, eps: Coefficient = 0.0) -> Pair:
         """(k, m) with  x * x_t + x0 * xhat0 + eps * epshat  =  k x_t + m P."""
-        k, m = x, 0.0 * x
+        k: Coefficient = x
+        m: Coefficient = 0.0
         for weight, pair in ((x0, self.x0), (eps, self.eps)):
             if isinstance(weight, Tensor) or weight != 0.0:
                 on_x, on_p = pair(t)
@@ -91,7 +98,7 @@ class PredictsX0(Parameterisation):
     """P = x0."""
 
     def x0(self, t: Level) -> Pair:
-        return 0.0 * t.alpha, 1.0 + 0.0 * t.alpha
+        return 0.0, 1.0
 
     def eps(self, t: Level) -> Pair:
         sigma = _floored(t.sigma)
@@ -106,7 +113,7 @@ class PredictsEps(Parameterisation):
         return 1.0 / t.alpha, -t.sigma / t.alpha
 
     def eps(self, t: Level) -> Pair:
-        return 0.0 * t.sigma, 1.0 + 0.0 * t.sigma
+        return 0.0, 1.0
 
 
 class PredictsScore(Parameterisation):
@@ -117,7 +124,7 @@ class PredictsScore(Parameterisation):
         return 1.0 / t.alpha, t.sigma**2 / t.alpha
 
     def eps(self, t: Level) -> Pair:
-        return 0.0 * t.sigma, -t.sigma
+        return 0.0, -t.sigma
 
 
 class PredictsV(Parameterisation):
@@ -244,9 +251,7 @@ class Denoiser(nn.Module, abc.ABC):
 def combine_prediction(pair: Pair, x: Tensor, prediction: Tensor) -> Tensor:
     """k x + m P as a new tensor."""
     k, m = pair
-    if isinstance(k, float) and k == 0.0:
-        return scale(m, prediction)
-    return combine(k, x, m, prediction)
+    return scale(m, prediction) if _is(k, 0.0) else combine(k, x, m, prediction)
 
 
 # --- networks ------------------------------------------------------------------------------------------
@@ -422,7 +427,7 @@ class Clipped(_Wrapped):
     """x0 clipped to the data range: static thresholding."""
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
-        return self._x0(x, t).clamp_(*self.data_range)
+        return self._x0(x, t).clamp(*self.data_range)
 
 
 class DynamicallyClipped(_Wrapped):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scoresde._tensors import expand
 from scoresde.denoisers import Denoiser, PredictsExcess, PredictsX0
+from scoresde.processes import RectifiedFlow
 from scoresde.sde import Level, LinearSDE, Time
 
 CHUNK = 2**24  # elements of a (B, K, D) intermediate held at once
@@ -255,7 +256,7 @@ class GaussianMixture:
         return _Diffused(self, level)
 
 
-CLEAN = Level(0.0, 1.0, 0.0, 0.0, 0.0, math.inf)
+CLEAN = RectifiedFlow().at(0.0)  # the data themselves: t = 0 of any process
 
 
 def _check_parameters(w: Tensor, m: Tensor, s: Tensor) -> None:

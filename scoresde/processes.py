@@ -25,6 +25,8 @@ from scoresde.sde import LinearSDE
 class VariancePreserving(LinearSDE):
     """dX = -1/2 beta X dt + sqrt(beta) dW, by the integral B of beta: alpha = exp(-B/2), sigma^2 = 1 - exp(-B)."""
 
+    unit_power = True
+
     @abc.abstractmethod
     def beta(self, t: Tensor) -> Tensor:
         """Noise rate."""
@@ -215,6 +217,7 @@ class Cosine(LinearSDE):
     """
 
     offset: float = 0.008
+    unit_power = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset < math.inf:

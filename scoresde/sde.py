@@ -24,7 +24,8 @@ import abc
 import functools
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,28 +42,43 @@ class ProcessWarning(UserWarning):
     """Something that silently ruins results: a rising SNR, a terminal law that is not the prior, t off range."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Level:
-    """What a linear process says of one time: floats for a scalar t, float64 tensors (B,) for a time per sample."""
+    """What a linear process says of one time: floats for a scalar t, float64 tensors (B,) for a time per sample.
+
+    What few ask for is computed when first asked for.
+    """
 
     t: Coefficient
     alpha: Coefficient
     sigma: Coefficient
-    alpha_dot: Coefficient  # d alpha / dt
-    sigma2_dot: Coefficient  # d sigma^2 / dt
     log_snr: Coefficient
+    sde: LinearSDE = field(repr=False, compare=False)
 
-    @property
+    @functools.cached_property
+    def alpha_dot(self) -> Coefficient:
+        """d alpha / dt."""
+        return self._rate(self.sde.alpha_dot)
+
+    @functools.cached_property
+    def sigma2_dot(self) -> Coefficient:
+        """d sigma^2 / dt."""
+        return self._rate(self.sde.sigma2_dot)
+
+    def _rate(self, function: Callable[[Tensor], Tensor]) -> Coefficient:
+        return function(self.t) if isinstance(self.t, Tensor) else function(as_time(self.t)).item()
+
+    @functools.cached_property
     def radius(self) -> Coefficient:
         """sqrt(alpha^2 + sigma^2): the root mean square of x_t for data of unit power."""
-        return (self.alpha**2 + self.sigma**2) ** 0.5
+        return 1.0 if self.sde.unit_power else (self.alpha**2 + self.sigma**2) ** 0.5
 
-    @property
+    @functools.cached_property
     def f(self) -> Coefficient:
         """Drift coefficient alpha' / alpha; infinite where alpha = 0."""
         return _ratio(self.alpha_dot, self.alpha, NO_SIGNAL, otherwise=-math.inf)
 
-    @property
+    @functools.cached_property
     def g2(self) -> Coefficient:
         """Squared diffusion (sigma^2)' - 2 f sigma^2; infinite where alpha = 0."""
         return self.sigma2_dot - 2.0 * self.f * self.sigma**2
@@ -105,6 +121,9 @@ class SDE(abc.ABC):
 class LinearSDE(SDE):
     """A forward process with Gaussian marginals N(alpha(t) x0, sigma(t)^2 I), given by its two scales."""
 
+    unit_power: bool = False
+    """Whether alpha^2 + sigma^2 = 1 at every t: the process preserves the variance of data of unit power."""
+
     chain_steps: int | None = None
     """K when the process was made from a discrete chain of K steps, t_k = k/K."""
 
@@ -133,7 +152,7 @@ class LinearSDE(SDE):
     def log_snr(self, t: Time) -> Tensor:
         """lambda(t) = 2 log(alpha / sigma); +inf at t = 0, -inf where alpha = 0."""
         t = as_time(t)
-        return 2.0 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
+        return _log_snr(self.alpha(t), self.sigma(t))
 
     def at(self, t: Time) -> Level:
         """All scales at t. For a scalar t the answer is floats, computed once and remembered."""
@@ -214,11 +233,16 @@ class LinearSDE(SDE):
 @functools.lru_cache(maxsize=16384)
 def _scalar_level(sde: LinearSDE, t: float) -> Level:
     level = _level(sde, as_time(t))
-    return Level(*(float(getattr(level, name)) for name in Level.__slots__))
+    return Level(t, float(level.alpha), float(level.sigma), float(level.log_snr), sde)
 
 
 def _level(sde: LinearSDE, t: Tensor) -> Level:
-    return Level(t, sde.alpha(t), sde.sigma(t), sde.alpha_dot(t), sde.sigma2_dot(t), sde.log_snr(t))
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    return Level(t, alpha, sigma, _log_snr(alpha, sigma), sde)
+
+
+def _log_snr(alpha: Tensor, sigma: Tensor) -> Tensor:
+    return 2.0 * (torch.log(alpha) - torch.log(sigma))
 
 
 def transition(s: Level, t: Level) -> tuple[Coefficient, Coefficient]:

@@ -302,6 +302,14 @@ def test_a_run_of_another_seed_or_of_more_steps_is_refused(made: tuple[Path, str
     assert f"a run of {STEPS} steps" in err
 
 
+def test_a_run_of_another_process_is_not_explained_as_the_demos(tmp_path: Path) -> None:
+    words = ("--process", "ve", "--n", 100, "--preset", "tiny", "--batch-size", 4, "--steps", 1, "--sample-every", 0)
+    assert call("train", "digits", *words, "--out", tmp_path / "run")[0] == 0
+    code, _, err = call("demo", "--out", tmp_path)
+    assert code == 2
+    assert "other data or another process" in err
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine")
     code, _, err = call("demo", "--out", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from scoresde_cli.options import SEEDS, Command, device_options, examples, given, option, same_command
 
 if TYPE_CHECKING:
+    from scoresde.recipe import Recipe
     from scoresde_cli.demo_digits import DigitsStudy
     from scoresde_cli.demo_study import Effort
 
@@ -78,7 +80,8 @@ def run(
     from scoresde_cli.demo_study import FULL, QUICK
     from scoresde_cli.progress import say
 
-    device = devices.choose(device_name, threads)
+    # 8x8 pictures are too small to share: on two cores, two threads were half as fast as one
+    device = devices.choose(device_name, threads or 1)
     effort = QUICK if quick else FULL
     folder = out / RUN
     _refuse_foreign(out)
@@ -110,6 +113,7 @@ def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, de
 
     say("1/3 Training a score model on digits")
     with starting.begun("digits", options, None, folder, device) as (plan, state, run):
+        _check_ours(plan.recipe, folder)
         steps = plan.recipe.training.steps
         part = max(1, steps // 10)
         starting.train(
@@ -117,6 +121,16 @@ def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, de
         )
         say("2/3 Sampling with three solvers from the same noise")
         return study_digits(run, plan.material, effort, seed, device)
+
+
+def _check_ours(recipe: Recipe, folder: Path) -> None:
+    """The page explains the digits and the process of the demo, and no others."""
+    from scoresde.recipe import DataRecipe, ProcessRecipe
+
+    if replace(recipe.data, seed=0) != DataRecipe() or recipe.process != ProcessRecipe():
+        raise click.UsageError(
+            f"{folder} was trained on other data or another process than the demo's; take another --out"
+        )
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -66,10 +66,10 @@ def write_page(path: Path, facts: Facts) -> None:
 def _what_it_is(page: Page) -> None:
     page.section("What a diffusion is")
     page.text(
-        "A diffusion adds noise to data, a little at a time, until at t = 1 nothing but noise is left. The process can "
-        "be run backwards, from noise to new data, by anybody who knows the score: the gradient of the log-density of "
-        "the noisy data at each time t. A network learns the score by guessing the noise in noisy data, and a solver "
-        "then follows the reverse process from t = 1 to t = 0."
+        "A diffusion adds noise to data, a little at a time, until at t = 1 hardly anything but noise is left. The "
+        "process can be run backwards, from noise to new data, by anybody who knows the score: the gradient of the "
+        "log-density of the noisy data at each time t. A network learns the score by guessing the noise in noisy data, "
+        "and a solver then follows the reverse process from t = 1 to t = 0."
     )
     page.code(
         "forward, t from 0 to 1:  dX = −½ β(t) X dt + √β(t) dW\n"
@@ -145,15 +145,18 @@ def _sampling(page: Page, digits: DigitsStudy, device: str) -> None:
         f"on the way, and ends {apart['ancestral', 'ode']:.2f} from ancestral.",
         "Four rows of twelve digits: data, ancestral, em, ode.",
     )
+    page.text(
+        "The last column is the distance, in the same unit, of a picture to the nearest digit that was trained on (the "
+        "median). Copies of the data would have 0; the last row is what digits have that people wrote and the network "
+        "never saw."
+    )
     page.table(
-        ["pictures", *COST, "to the nearest digit"],
+        ["pictures", *COST, "nearest"],
         [
             *([each.name, *_cost(each), digits.nearest[each.name]] for each in digits.drawn),
             ["held-out digits", None, None, None, digits.nearest_held_out],
         ],
-        caption=f"Cost of {len(digits.drawn[0].samples)} samples on {device}, and their median distance to the nearest "
-        "digit trained on, in the same unit. Copies of the data would have 0; the last row is what digits have that "
-        "people wrote and the network never saw.",
+        caption=f"{len(digits.drawn[0].samples)} pictures on {device}",
     )
 
 
@@ -178,16 +181,19 @@ def _mixture(page: Page, mixture: MixtureStudy, device: str) -> None:
         f"The exact density in blue, and above it {min(n, POINTS):,} points by each solver.",
         f"Four panels with the {mixture.components} spots of the density, one empty and three with points of a solver.",
     )
+    page.text(
+        f"The distance in the table is the sliced Wasserstein distance between {n:,} points and as many exact draws. "
+        f"Two sets of exact draws are {mixture.floor:.4f} ± {mixture.floor_std:.4f} apart (mean and standard deviation "
+        f"of {mixture.pairs} pairs); the last column counts such standard deviations above that mean."
+    )
     page.table(
         ["points", *COST, "distance", "above exact"],
         [
-            ["exact draws", None, None, None, mixture.floor, 0.0],
+            ["exact draws", None, None, None, mixture.floor, None],
             *([each.name, *_cost(each), mixture.distance[each.name], round(mixture.deviations(each.name), 1)]
               for each in mixture.drawn),
         ],
-        caption=f"Sliced Wasserstein distance of {n:,} points to {n:,} exact draws, and the cost on {device}. Two sets "
-        f"of exact draws are {mixture.floor:.4f} ± {mixture.floor_std:.4f} apart (mean and standard deviation of "
-        f"{mixture.pairs} pairs); the last column counts such standard deviations above that mean.",
+        caption=f"{n:,} points on {device}",
     )  # fmt: skip
     page.text(_verdict(mixture))
 

@@ -120,7 +120,8 @@ def train(state: TrainingState, batches: Batches, settings: Settings) -> Iterato
     device = state.denoiser.device
     fp16 = settings.autocast is torch.float16
     while state.step < settings.steps:
-        module.train()
+        if not module.training:  # validation or a preview came between
+            module.train()
         step = state.step
         rate = settings.rate(step)
         for group in state.optimizer.param_groups:
@@ -182,7 +183,7 @@ def _autocast(device_type: str, dtype: torch.dtype) -> contextlib.AbstractContex
 def _clip(parameters: list[torch.nn.Parameter], limit: float) -> float:
     """Norm of the whole gradient, which is scaled down to `limit` when larger."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients).item()
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
     if limit < norm < math.inf:
         torch._foreach_mul_(gradients, limit / norm)
     return norm

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde._tensors import Coefficient, combine
-from scoresde.denoisers import Denoiser, PredictsEDM
+from scoresde._tensors import Coefficient, combine, scale
+from scoresde.denoisers import Denoiser, PredictsEDM, combine_prediction
 from scoresde.sde import Level, LinearSDE
 
 Weight = Callable[[Level], Coefficient]
@@ -33,7 +33,7 @@ MIN_SNR_GAMMA = 5.0
 
 def simple(t: Level) -> Coefficient:
     """1."""
-    return 1.0 + 0.0 * t.sigma
+    return 1.0
 
 
 def likelihood(t: Level) -> Coefficient:
@@ -153,9 +153,7 @@ def denoising_loss(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, weigh
     """
     level = denoiser.sde.at(t)
     x_t = combine(level.alpha, x0, level.sigma, eps)
-    k, m = denoiser.parameterisation.target(level)
-    target = combine(k, x0, m, eps)
+    target = combine_prediction(denoiser.parameterisation.target(level), x0, eps)
     _, d = denoiser.parameterisation.eps(level)
-    factor = weight(level) * d**2
     error = (denoiser.predict(x_t, level) - target).square().flatten(1).mean(1)
-    return error * torch.as_tensor(factor, device=error.device).to(error.dtype)
+    return scale(weight(level) * d**2, error)
