@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde._tensors import combine, expand
+from scoresde._tensors import combine, expand, scale
 from scoresde.denoisers import Denoiser
 from scoresde.errors import NumericalError
 from scoresde.reverse import Reverse
@@ -147,6 +147,6 @@ def _time(denoiser: Denoiser, phi: Tensor) -> Tensor:
 def _slope(denoiser: Denoiser, y: Tensor, phi: Tensor) -> Tensor:
     """dy/dphi = cos(phi) eps - sin(phi) x0 at an angle per sample."""
     level = denoiser.sde.at(_time(denoiser, phi))
-    x = y * expand(level.radius, y)  # type: ignore[arg-type]
+    x = scale(level.radius, y)
     k, m = denoiser.parameterisation.linear(level, eps=torch.cos(phi), x0=-torch.sin(phi))
     return combine(k, x, m, denoiser.predict(x, level), out=x)
