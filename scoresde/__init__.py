@@ -32,6 +32,7 @@ _HOMES = {
         "PredictsScore",
         "PredictsV",
         "PredictsX0",
+        "Wrapped",
     ),
     "scoresde.distributions": ("Empirical", "GaussianMixture", "gaussian_kl"),
     "scoresde.errors": ("BusyError", "CheckpointError", "NumericalError"),
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         PredictsScore,
         PredictsV,
         PredictsX0,
+        Wrapped,
     )
     from scoresde.distributions import Empirical, GaussianMixture, gaussian_kl
     from scoresde.errors import BusyError, CheckpointError, NumericalError

@@ -404,11 +404,16 @@ class EpsNet(NetDenoiser):
 # --- wrappers ------------------------------------------------------------------------------------------
 
 
-class _Wrapped(Denoiser):
-    """A denoiser whose x0 is altered; what it predicts is x0."""
+class Wrapped(Denoiser):
+    """A denoiser around another one, `inner`: to change one behaviour of a denoiser, wrap it.
 
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.sde, PredictsX0(), inner.shape, inner.max_log_snr, inner.data_range)
+    Args:
+        parameterisation: what `predict` answers; by default as `inner` does.
+    """
+
+    def __init__(self, inner: Denoiser, parameterisation: Parameterisation | None = None) -> None:
+        parameterisation = inner.parameterisation if parameterisation is None else parameterisation
+        super().__init__(inner.sde, parameterisation, inner.shape, inner.max_log_snr, inner.data_range)
         self.inner = inner
 
     @property
@@ -419,18 +424,22 @@ class _Wrapped(Denoiser):
     def device(self) -> torch.device:
         return self.inner.device
 
-    def _x0(self, x: Tensor, t: Level) -> Tensor:
+    def inner_x0(self, x: Tensor, t: Level) -> Tensor:
+        """x0 as `inner` has it."""
         return combine_prediction(self.inner.parameterisation.x0(t), x, self.inner.predict(x, t))
 
 
-class Clipped(_Wrapped):
+class Clipped(Wrapped):
     """x0 clipped to the data range: static thresholding."""
 
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner, PredictsX0())
+
     def predict(self, x: Tensor, t: Level) -> Tensor:
-        return self._x0(x, t).clamp(*self.data_range)
+        return self.inner_x0(x, t).clamp(*self.data_range)
 
 
-class DynamicallyClipped(_Wrapped):
+class DynamicallyClipped(Wrapped):
     """x0 clipped, per sample, to its own quantile of |x0| where that exceeds the data range, and scaled back into it.
 
     |x0| is counted from the middle of the range in half ranges (Saharia et al. 2022, section 2.3).
@@ -442,12 +451,12 @@ class DynamicallyClipped(_Wrapped):
     def __init__(self, inner: Denoiser, quantile: float = 0.995) -> None:
         if not 0 < quantile <= 1:
             raise ValueError(f"quantile = {quantile}; it must lie in (0, 1]")
-        super().__init__(inner)
+        super().__init__(inner, PredictsX0())
         self.quantile = quantile
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         low, high = self.data_range
         middle, half = 0.5 * (low + high), 0.5 * (high - low)
-        u = (self._x0(x, t) - middle) / half
+        u = (self.inner_x0(x, t) - middle) / half
         bound = expand(torch.quantile(u.flatten(1).abs(), self.quantile, dim=1).clamp_min(1.0), u)
         return middle + half * u.clamp(-bound, bound) / bound

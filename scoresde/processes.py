@@ -71,10 +71,7 @@ class VP(VariancePreserving):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.beta_min <= self.beta_max < math.inf and self.beta_max > 0):
-            raise ValueError(
-                f"beta_min = {self.beta_min}, beta_max = {self.beta_max}: needs 0 <= beta_min <= beta_max, beta_max > 0"
-            )
+        _check_betas(self.beta_min, self.beta_max)
         self.check()
 
     def beta(self, t: Tensor) -> Tensor:
@@ -119,6 +116,11 @@ class VP(VariancePreserving):
     def song(betas: Tensor | np.ndarray | Sequence[float]) -> SongVP:
         """Song's convention: beta(t_k) = K beta_k, interpolated. Its marginals differ from the chain's by O(1/K)."""
         return SongVP(_table("betas", betas))
+
+
+def _check_betas(beta_min: float, beta_max: float) -> None:
+    if not (0 <= beta_min <= beta_max < math.inf and beta_max > 0):
+        raise ValueError(f"beta_min = {beta_min}, beta_max = {beta_max}: needs 0 <= beta_min <= beta_max, beta_max > 0")
 
 
 def _table(name: str, values: Tensor | np.ndarray | Sequence[float]) -> np.ndarray:
@@ -264,13 +266,10 @@ class SubVP(LinearSDE):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.beta_min <= self.beta_max < math.inf and self.beta_max > 0):
-            raise ValueError(
-                f"beta_min = {self.beta_min}, beta_max = {self.beta_max}: needs 0 <= beta_min <= beta_max, beta_max > 0"
-            )
+        _check_betas(self.beta_min, self.beta_max)
         self.check()
 
-    @property
+    @functools.cached_property
     def _vp(self) -> VP:
         return VP(self.beta_min, self.beta_max)
 

@@ -95,20 +95,12 @@ def test_no_gradient_is_kept_and_the_global_seed_left_alone() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-class Broken(sd.Denoiser):
+class Broken(sd.Wrapped):
     """Answers NaN for one sample from the seventh call on."""
 
     def __init__(self, inner: sd.Denoiser, sample: int, call: int) -> None:
-        super().__init__(inner.sde, inner.parameterisation, inner.shape)
-        self.inner, self.sample, self.t_bad = inner, sample, 1 - (call - 1) / 20
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
+        super().__init__(inner)
+        self.sample, self.t_bad = sample, 1 - (call - 1) / 20
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         p = self.inner.predict(x, t).clone()

@@ -32,20 +32,12 @@ def runs(solver: Solver, sde: LinearSDE) -> bool:
     return not isinstance(solver, EulerMaruyama) or solver.eta == 0 or math.isfinite(sde.at(1.0).g2)
 
 
-class Counting(sd.Denoiser):
+class Counting(sd.Wrapped):
     """Counts the calls, and remembers their times."""
 
     def __init__(self, inner: sd.Denoiser) -> None:
-        super().__init__(inner.sde, inner.parameterisation, inner.shape, inner.max_log_snr)
-        self.inner, self.times = inner, []
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
+        super().__init__(inner)
+        self.times: list = []
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         self.times.append(t.t)

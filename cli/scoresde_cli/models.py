@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoresde import checkpoint, recipe
-from scoresde.denoisers import Clipped, Denoiser, DynamicallyClipped, Parameterisation
+from scoresde.denoisers import Clipped, Denoiser, DynamicallyClipped, Wrapped
 from scoresde.mixtures import MIXTURES
 from scoresde.recipe import Space
 from scoresde.sde import Level
@@ -134,23 +134,13 @@ def clipped(model: Model, clip: str) -> Denoiser:
     return {"static": Clipped, "dynamic": DynamicallyClipped}[clip](model.denoiser)
 
 
-class Counted(Denoiser):
+class Counted(Wrapped):
     """A denoiser that counts how often it is evaluated."""
 
     def __init__(self, inner: Denoiser) -> None:
-        parameterisation: Parameterisation = inner.parameterisation
-        super().__init__(inner.sde, parameterisation, inner.shape, inner.max_log_snr)
-        self.inner = inner
+        super().__init__(inner)
         self.calls = 0
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         self.calls += 1
         return self.inner.predict(x, t)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.inner.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
