@@ -101,6 +101,18 @@ def test_fixed_steps_encode_with_their_order(solver: Solver) -> None:
     assert math.log2(errors[0] / errors[1]) / 2 == pytest.approx(solver.order, abs=0.15)
 
 
+@pytest.mark.parametrize("sde", ORDER_PROCESSES.values(), ids=ORDER_PROCESSES.keys())
+def test_heuns_last_step_to_the_data_is_of_second_order_too(sde: LinearSDE) -> None:
+    """Its error falls like h^3: the midpoint rule, where an Euler step would leave h^2."""
+    law, x0 = gaussian(), gaussian().sample(20)
+    errors = []
+    for h in (0.04, 0.02):
+        start = law.flow(x0, sde, 0.0, h)
+        end = sd.sample(law.denoiser(sde), Heun(), times=[h, 0.0], x1=start)
+        errors.append((end - x0).square().mean().sqrt().item())
+    assert math.log2(errors[0] / errors[1]) > 2.6
+
+
 def test_strong_order_one_of_euler_maruyama_along_one_brownian_path() -> None:
     """The reverse SDE of one Gaussian, along one path seen at several resolutions."""
     law, n = gaussian(), 200

@@ -153,8 +153,8 @@ def _sampling(page: Page, digits: DigitsStudy, device: str) -> None:
     page.table(
         ["pictures", *COST, "nearest"],
         [
-            *([each.name, *_cost(each), digits.nearest[each.name]] for each in digits.drawn),
-            ["held-out digits", None, None, None, digits.nearest_held_out],
+            *([each.name, *_cost(each), round(digits.nearest[each.name], 3)] for each in digits.drawn),
+            ["held-out digits", None, None, None, round(digits.nearest_held_out, 3)],
         ],
         caption=f"{len(digits.drawn[0].samples)} pictures on {device}",
     )
