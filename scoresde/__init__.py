@@ -26,12 +26,6 @@ _HOMES = {
         "EpsNet",
         "LogSNR",
         "NetDenoiser",
-        "Parameterisation",
-        "PredictsEDM",
-        "PredictsEps",
-        "PredictsScore",
-        "PredictsV",
-        "PredictsX0",
         "Wrapped",
     ),
     "scoresde.distributions": ("Empirical", "GaussianMixture", "gaussian_kl"),
@@ -39,6 +33,14 @@ _HOMES = {
     "scoresde.inverse": ("GaussianMeasurement",),
     "scoresde.mixtures": ("MIXTURES",),
     "scoresde.noise": ("BrownianNoise", "CounterNoise", "Noise"),
+    "scoresde.parameterisations": (
+        "Parameterisation",
+        "PredictsEDM",
+        "PredictsEps",
+        "PredictsScore",
+        "PredictsV",
+        "PredictsX0",
+    ),
     "scoresde.processes": ("EDM", "VE", "VP", "Cosine", "GaussianPath", "RectifiedFlow", "SubVP"),
     "scoresde.reverse": ("Reverse",),
     "scoresde.sampling": ("decode", "encode", "sample", "solve", "trajectory"),
@@ -63,12 +65,6 @@ if TYPE_CHECKING:
         EpsNet,
         LogSNR,
         NetDenoiser,
-        Parameterisation,
-        PredictsEDM,
-        PredictsEps,
-        PredictsScore,
-        PredictsV,
-        PredictsX0,
         Wrapped,
     )
     from scoresde.distributions import Empirical, GaussianMixture, gaussian_kl
@@ -76,6 +72,14 @@ if TYPE_CHECKING:
     from scoresde.inverse import GaussianMeasurement
     from scoresde.mixtures import MIXTURES
     from scoresde.noise import BrownianNoise, CounterNoise, Noise
+    from scoresde.parameterisations import (
+        Parameterisation,
+        PredictsEDM,
+        PredictsEps,
+        PredictsScore,
+        PredictsV,
+        PredictsX0,
+    )
     from scoresde.processes import EDM, VE, VP, Cosine, GaussianPath, RectifiedFlow, SubVP
     from scoresde.reverse import Reverse
     from scoresde.sampling import decode, encode, sample, solve, trajectory

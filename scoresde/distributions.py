@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import expand
-from scoresde.denoisers import Denoiser, PredictsExcess, PredictsX0
+from scoresde.denoisers import Denoiser
+from scoresde.parameterisations import PredictsExcess, PredictsX0
 from scoresde.processes import RectifiedFlow
 from scoresde.sde import Level, LinearSDE, Time
 

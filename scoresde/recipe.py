@@ -20,17 +20,9 @@ from torch import Tensor
 
 from scoresde import data, nets
 from scoresde.data import Dataset, Options
-from scoresde.denoisers import (
-    LogSNR,
-    NetDenoiser,
-    Parameterisation,
-    PredictsEDM,
-    PredictsEps,
-    PredictsScore,
-    PredictsV,
-    PredictsX0,
-)
+from scoresde.denoisers import LogSNR, NetDenoiser
 from scoresde.mixtures import MIXTURES
+from scoresde.parameterisations import Parameterisation, PredictsEDM, PredictsEps, PredictsScore, PredictsV, PredictsX0
 from scoresde.processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from scoresde.sde import LinearSDE
 from scoresde.training import EMA, WEIGHTS, ChainTimes, ContinuousTimes, Settings, Times, TrainingState

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import Coefficient, combine
-from scoresde.denoisers import Denoiser, Pair
+from scoresde.denoisers import Denoiser
+from scoresde.parameterisations import Pair
 from scoresde.sde import SDE, Level, LinearSDE, Time
 
 

@@ -235,14 +235,13 @@ def test_a_solver_far_from_exact_draws_is_named(made: tuple[Path, str]) -> None:
 def test_a_trained_run_is_used_again(made: tuple[Path, str]) -> None:
     folder, _ = made
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")}
-    page = page_of(folder)
+    kept = {name: (folder / name).read_bytes() for name in ("demo.png", "report.html")}
     code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
-    try:
-        assert code == 0, err
-        assert f"is trained to step {STEPS} already" in err
-        assert {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")} == before
-    finally:
-        (folder / "report.html").write_text(page)
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
+    assert code == 0, err
+    assert f"is trained to step {STEPS} already" in err
+    assert {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")} == before
 
 
 def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,16 +278,22 @@ def test_stopping_while_the_page_is_written_leaves_no_part_of_it(
     made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = made
-    before = {name: (folder / name).read_bytes() for name in ("demo.png", "report.html")}
+    page = (folder / "report.html").read_bytes()
+    picture = (folder / "demo.png").read_bytes()
+    flushed = 0
 
-    def stop(descriptor: int) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def stop_at_second(descriptor: int) -> None:
+        nonlocal flushed
+        flushed += 1
+        if flushed == 2:  # the picture is the first
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(os, "fsync", stop)
+    monkeypatch.setattr(os, "fsync", stop_at_second)
     code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
+    (folder / "demo.png").write_bytes(picture)
     assert code == 143
     assert "To go on: scoresde demo" in err
-    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert (folder / "report.html").read_bytes() == page
     assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "report.html", "run"]
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import scoresde as sd
 from scoresde._tensors import combine
-from scoresde.denoisers import NetDenoiser, Parameterisation, PredictsExcess
+from scoresde.denoisers import NetDenoiser
+from scoresde.parameterisations import Parameterisation, PredictsExcess
 from scoresde.sde import Level, LinearSDE
 
 each_process = pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES.keys())

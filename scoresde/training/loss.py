@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import Coefficient, combine, scale
-from scoresde.denoisers import Denoiser, PredictsEDM, combine_prediction
+from scoresde.denoisers import Denoiser
+from scoresde.parameterisations import PredictsEDM, combine_prediction
 from scoresde.sde import Level, LinearSDE
 
 Weight = Callable[[Level], Coefficient]
