@@ -59,9 +59,9 @@ def cli() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; the exit code."""
-    # Before torch starts its threads: ones that spin while they wait stop each other on a busy machine (seen here on
-    # two shared cores: 13 samples a second instead of 676).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch starts its threads: ones that spin for long while they wait stop each other on a busy machine (two
+    # threads on two shared cores: 13 samples a second; with a short spin some 600, and 1900 on a quiet one).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         with _brief_warnings():
             code = cli.main(args=list(arguments), prog_name="scoresde", standalone_mode=False)
