@@ -1,9 +1,13 @@
 """Shared by all tests: one thread (tiny tensors run slower on two) and the place of the optional real data."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from cli_cases import MOONS, Call
+
+from scoresde_cli.main import run
 
 torch.set_num_threads(1)
 
@@ -15,3 +19,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data beside this checkout")
     return folder
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*words: Any) -> tuple[int, str, str]:
+        code = run([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return invoke
+
+
+@pytest.fixture
+def moons(call: Call) -> Path:
+    """A short run."""
+    assert call("train", *MOONS, "--steps", 6, "--out", "run")[0] == 0
+    return Path("run")

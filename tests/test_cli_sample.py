@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cli_cases import Call
 from PIL import Image
 
 from scoresde import sampling
@@ -20,20 +20,7 @@ from scoresde.errors import NumericalError
 from scoresde_cli import drawing, gallery, names
 from scoresde_cli.main import run
 
-Call = Callable[..., tuple[int, str, str]]
 TRAIN = ("--preset", "tiny", "--steps", 3, "--batch-size", 8, "--validate-every", 0, "--sample-every", 0)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*words: Any) -> tuple[int, str, str]:
-        code = run([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 @pytest.fixture(scope="module")
