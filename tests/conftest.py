@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread (tiny tensors run slower on two) and the place of the optional real data."""
+"""Shared by all tests: one thread (tiny tensors run slower on two), real data when there are any, the command line."""
 
 from pathlib import Path
 from typing import Any
