@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "scoresde.acceleration": ("Autocast", "ChannelsLast", "CudaGraph", "compiled"),
     "scoresde.chain": ("DDPM", "Bound"),
     "scoresde.checkpoint": ("load",),
     "scoresde.data": ("DataError",),
@@ -31,6 +32,7 @@ _HOMES = {
     "scoresde.distributions": ("Empirical", "GaussianMixture", "gaussian_kl"),
     "scoresde.errors": ("BusyError", "CheckpointError", "NumericalError"),
     "scoresde.inverse": ("GaussianMeasurement",),
+    "scoresde.latents": ("slerp",),
     "scoresde.mixtures": ("MIXTURES",),
     "scoresde.noise": ("BrownianNoise", "CounterNoise", "Noise"),
     "scoresde.parameterisations": (
@@ -45,6 +47,7 @@ _HOMES = {
     "scoresde.reverse": ("Reverse",),
     "scoresde.sampling": ("decode", "encode", "sample", "solve", "trajectory"),
     "scoresde.sde": ("SDE", "LinearSDE", "ProcessWarning"),
+    "scoresde.tuning": ("TunedGrid", "tune_grid"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("data", "grids", "inverse", "metrics", "nets", "noise", "operators", "report", "solvers", "training")
@@ -53,6 +56,7 @@ __all__ = [*_HOME_OF, *_MODULES]
 
 if TYPE_CHECKING:
     from scoresde import data, grids, inverse, metrics, nets, noise, operators, report, solvers, training
+    from scoresde.acceleration import Autocast, ChannelsLast, CudaGraph, compiled
     from scoresde.chain import DDPM, Bound
     from scoresde.checkpoint import load
     from scoresde.data import DataError
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
     from scoresde.distributions import Empirical, GaussianMixture, gaussian_kl
     from scoresde.errors import BusyError, CheckpointError, NumericalError
     from scoresde.inverse import GaussianMeasurement
+    from scoresde.latents import slerp
     from scoresde.mixtures import MIXTURES
     from scoresde.noise import BrownianNoise, CounterNoise, Noise
     from scoresde.parameterisations import (
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
     from scoresde.reverse import Reverse
     from scoresde.sampling import decode, encode, sample, solve, trajectory
     from scoresde.sde import SDE, LinearSDE, ProcessWarning
+    from scoresde.tuning import TunedGrid, tune_grid
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ class Denoiser(nn.Module, abc.ABC):
         shape: of one sample, without the batch dimension; None when any shape will do.
         max_log_snr: the cleanest noise level that it can be asked about (inf for exact laws).
         data_range: (low, high) where clean data live, for pictures; clipping goes by it, and samples come out in it.
+        memory_format: how the states that it is sampled with lie in memory.
 
     Raises:
         ValueError: an empty data range.
@@ -44,6 +45,7 @@ class Denoiser(nn.Module, abc.ABC):
         shape: tuple[int, ...] | None = None,
         max_log_snr: float = math.inf,
         data_range: tuple[float, float] = (-1.0, 1.0),
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         super().__init__()
         if not data_range[0] < data_range[1]:
@@ -53,6 +55,7 @@ class Denoiser(nn.Module, abc.ABC):
         self.parameterisation = parameterisation
         self.shape = None if shape is None else tuple(shape)
         self.max_log_snr = max_log_snr
+        self.memory_format = memory_format
 
     @abc.abstractmethod
     def predict(self, x: Tensor, t: Level) -> Tensor:
@@ -249,11 +252,23 @@ class Wrapped(Denoiser):
 
     Args:
         parameterisation: what `predict` answers; by default as `inner` does.
+        memory_format: of the states; by default as for `inner`.
     """
 
-    def __init__(self, inner: Denoiser, parameterisation: Parameterisation | None = None) -> None:
-        parameterisation = inner.parameterisation if parameterisation is None else parameterisation
-        super().__init__(inner.sde, parameterisation, inner.shape, inner.max_log_snr, inner.data_range)
+    def __init__(
+        self,
+        inner: Denoiser,
+        parameterisation: Parameterisation | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> None:
+        super().__init__(
+            inner.sde,
+            inner.parameterisation if parameterisation is None else parameterisation,
+            inner.shape,
+            inner.max_log_snr,
+            inner.data_range,
+            inner.memory_format if memory_format is None else memory_format,
+        )
         self.inner = inner
 
     @property

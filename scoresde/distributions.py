@@ -12,9 +12,10 @@ difference of nearly equal numbers at either end of time.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ from scoresde.sde import Level, LinearSDE, Time
 CHUNK = 2**24  # elements of a (B, K, D) intermediate held at once
 
 Array = Tensor | Sequence[Any] | Any
+
+
+class _Parameters(NamedTuple):
+    weights: Tensor
+    means: Tensor
+    eigenvalues: Tensor
+    basis: Tensor | None
 
 
 class LinearMeasurement(Protocol):
@@ -104,9 +112,22 @@ class GaussianMixture:
 
     def _dense(self, diagonal: Tensor) -> Tensor:
         """U diag(.) U' from (..., K, D) to (..., K, D, D)."""
-        if self.basis is None:
+        basis = self._on(diagonal.device).basis
+        if basis is None:
             return torch.diag_embed(diagonal)
-        return (self.basis * diagonal[..., None, :]) @ self.basis.mT
+        return (basis * diagonal[..., None, :]) @ basis.mT
+
+    def _on(self, device: torch.device) -> _Parameters:
+        """The parameters on `device`, copied there once: a copy from the host makes a GPU wait."""
+        if device not in self._copies:
+            weights, means, eigenvalues = (a.to(device) for a in (self.weights, self.means, self.eigenvalues))
+            basis = None if self.basis is None else self.basis.to(device)
+            self._copies[device] = _Parameters(weights, means, eigenvalues, basis)
+        return self._copies[device]
+
+    @functools.cached_property
+    def _copies(self) -> dict[torch.device, _Parameters]:
+        return {}
 
     # --- moments ---------------------------------------------------------------------------------------
 
@@ -217,7 +238,7 @@ class GaussianMixture:
             raise ValueError(f"the flow map is closed for one Gaussian; this mixture has {self.components} components")
         at_t, at_s = self._at(sde.at(t)), self._at(sde.at(s))
         z = at_t.rotated(x)[:, 0] * (at_s.diffused / at_t.diffused).sqrt()[..., 0, :]
-        return (at_s.alpha * self.means[0]).to(x) + at_t.back(z[:, None])[:, 0]
+        return (at_s.alpha * at_s.means[0]).to(x) + at_t.back(z[:, None])[:, 0]
 
     def posterior(self, measurement: LinearMeasurement, y: Array) -> GaussianMixture:
         """The exact law of x given y = A x + noise_std z: a mixture again (theory 7).
@@ -302,30 +323,29 @@ class _Diffused:
     """
 
     def __init__(self, law: GaussianMixture, level: Level) -> None:
-        self.law = law
         alpha, sigma = (
-            c[:, None, None] if isinstance(c, Tensor) else torch.tensor(c, dtype=torch.float64)
+            c[:, None, None] if isinstance(c, Tensor) else torch.full((), c, dtype=torch.float64, device=law.device)
             for c in (level.alpha, level.sigma)
         )
-        means, eigenvalues = law.means.to(alpha.device), law.eigenvalues.to(alpha.device)
-        self.alpha, self.sigma2, self.eigenvalues = alpha, sigma**2, eigenvalues
-        self.centres = alpha * means
+        self.weights, self.means, self.eigenvalues, self.basis = law._on(alpha.device)
+        self.alpha, self.sigma2 = alpha, sigma**2
+        self.centres = alpha * self.means
         # never exactly 0, so that a degenerate law at t = 0 does not divide by it
-        self.diffused = (alpha**2 * eigenvalues + self.sigma2).clamp_min(1e-300)
+        self.diffused = (alpha**2 * self.eigenvalues + self.sigma2).clamp_min(1e-300)
 
     def rotated(self, x: Tensor) -> Tensor:
         """U'(x - alpha m), (B, K, D)."""
         z = x[:, None] - self.centres.to(x)
-        return z if self.law.basis is None else torch.einsum("bkd,kde->bke", z, self.law.basis.to(x))
+        return z if self.basis is None else torch.einsum("bkd,kde->bke", z, self.basis.to(x))
 
     def back(self, z: Tensor) -> Tensor:
         """U z, (B, K, D)."""
-        return z if self.law.basis is None else torch.einsum("bke,kde->bkd", z, self.law.basis.to(z))
+        return z if self.basis is None else torch.einsum("bke,kde->bkd", z, self.basis.to(z))
 
     def _log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log w_i N(x; alpha m_i, C_i), (B, K)."""
         c = self.diffused
-        constant = self.law.weights.log().to(c.device) - 0.5 * (torch.log(2.0 * math.pi * c)).sum(-1)
+        constant = self.weights.log() - 0.5 * (torch.log(2.0 * math.pi * c)).sum(-1)
         return constant.to(x) - 0.5 * (z.square() / c.to(x)).sum(-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -337,20 +357,20 @@ class _Diffused:
     def component_x0(self, x: Tensor) -> Tensor:
         """E_i[x0 | x_t], (B, K, D)."""
         gain = (self.alpha * self.eigenvalues / self.diffused).to(x)
-        return self.law.means.to(x) + self.back(gain * self.rotated(x))
+        return self.means.to(x) + self.back(gain * self.rotated(x))
 
     def _mixed(self, x: Tensor, gain: Tensor, *, means: bool) -> Tensor:
         """sum_i r_i (m_i + U gain z), (B, D); without the means for the score."""
         z = self.rotated(x)
         r = torch.softmax(self._log_joint(x, z), 1)
         mixed = self.combined(r, z * gain.to(x))
-        return mixed + r @ self.law.means.to(x) if means else mixed
+        return mixed + r @ self.means.to(x) if means else mixed
 
     def combined(self, r: Tensor, z: Tensor) -> Tensor:
         """sum_i r_i U z_i, (B, D)."""
-        if self.law.basis is None:
+        if self.basis is None:
             return torch.einsum("bk,bkd->bd", r, z)
-        return torch.einsum("bk,bke,kde->bd", r, z, self.law.basis.to(z))
+        return torch.einsum("bk,bke,kde->bd", r, z, self.basis.to(z))
 
     def score(self, x: Tensor) -> Tensor:
         return _chunked(x, self, lambda at, x: at._mixed(x, -1.0 / at.diffused, means=False))
@@ -363,7 +383,7 @@ class _Diffused:
 
 def _chunked(x: Tensor, at: _Diffused, function: Any) -> Tensor:
     """function(at, x), a few rows at a time when a (B, K, D) intermediate would be large."""
-    rows = max(1, CHUNK // at.law.means.numel())
+    rows = max(1, CHUNK // at.means.numel())
     if len(x) <= rows or at.alpha.ndim > 0:
         return function(at, x)
     return torch.cat([function(at, part) for part in x.split(rows)])
@@ -431,7 +451,8 @@ class EmpiricalDenoiser(Denoiser):
         data = self.law.data.flatten(1)
         rows = max(1, CHUNK // data.numel())
         alpha, sigma = (
-            expand(c, data) if isinstance(c, Tensor) else torch.full((1, 1), c).to(data) for c in (t.alpha, t.sigma)
+            expand(c, data) if isinstance(c, Tensor) else torch.full((1, 1), c, dtype=data.dtype, device=data.device)
+            for c in (t.alpha, t.sigma)
         )
         alpha, sigma = alpha.expand(len(x), 1), sigma.expand(len(x), 1)
         out = []

@@ -20,7 +20,7 @@ from scoresde.errors import NumericalError
 from scoresde.noise import CounterNoise, Noise
 from scoresde.reverse import Reverse, prior_sample
 from scoresde.sde import SDE
-from scoresde.solvers import Heun, Solver, State
+from scoresde.solvers import Heun, Solver, State, UniPC
 
 Process = TypeVar("Process", bound=SDE)
 DEFAULT_STEPS = 100
@@ -57,13 +57,23 @@ def solve(
         end = state.x
         if on_step is not None:
             on_step()
-    if not bool(end.isfinite().all()):
-        _report_non_finite(process, solver, times, x, noise)
+    check_finite(end, process, solver, times, x, noise)
     return end
 
 
-def _report_non_finite(process: Process, solver: Solver[Process], times: Tensor, x: Tensor, noise: Noise) -> None:
-    """Run again, looking at every step: the noise is the same, and good runs need not pay for the looking."""
+def check_finite(
+    end: Tensor, process: Process, solver: Solver[Process], times: Tensor, x: Tensor, noise: Noise
+) -> None:
+    """Refuse an `end`, reached from `x`, that is not finite: the one time that the host waits for a GPU.
+
+    Where it is not, the run is repeated, looking at every step: the noise is the same, and good runs need not pay for
+    the looking.
+
+    Raises:
+        NumericalError: names sample, step and t.
+    """
+    if bool(end.isfinite().all()):
+        return
     if not bool(x.isfinite().all()):
         raise NumericalError("the start holds values that are not finite")
     t = float(times[0])
@@ -77,6 +87,11 @@ def _report_non_finite(process: Process, solver: Solver[Process], times: Tensor,
                 "check the network there, take smaller steps or a solver for stiff ranges (DDIM, Ancestral)"
             )
         t = s
+    raise NumericalError(f"{solver}: samples were not finite at t = {t:.6g}, but in a second run they were")
+
+
+Loop = Callable[[Reverse, Solver[Reverse], Tensor, Tensor, CounterNoise, Callable[[], None] | None], Tensor]
+"""What takes a batch from times[0] to times[-1], with the arguments of `solve`."""
 
 
 @torch.no_grad()
@@ -93,6 +108,7 @@ def sample(
     batch_size: int | None = None,
     shape: Sequence[int] | None = None,
     on_step: Callable[[], None] | None = None,
+    loop: Loop = solve,
 ) -> Tensor:
     """Draw from the model: (n, *).
 
@@ -101,8 +117,8 @@ def sample(
 
     Args:
         denoiser: exact, trained or guided.
-        solver: default `Heun()`.
-        steps: steps of a uniform grid, default 100.
+        solver: default `UniPC()`, the probability flow.
+        steps: steps of the solver's own grid (`solver.grid`), default 100.
         times: a decreasing grid of your own instead (see `scoresde.grids`); adaptive solvers take neither.
         n: how many, default 1.
         ids: which samples instead of 0..n-1, as numbers in [0, 2^32).
@@ -111,13 +127,14 @@ def sample(
         batch_size: samples computed at once; default all.
         shape: of one sample, for a denoiser that does not know it.
         on_step: called after every step of every batch, for a progress bar.
+        loop: what takes a batch along the grid: `solve`, or on a GPU a `CudaGraph()`, to be given a `batch_size`.
 
     Raises:
         ValueError: arguments that contradict each other or are out of range.
         NumericalError: values that are not finite, named by sample, step and t.
     """
-    solver = Heun() if solver is None else solver
-    grid = _grid(solver, steps, times)
+    solver = UniPC() if solver is None else solver
+    grid = _grid(denoiser, solver, steps, times)
     id_tensor = _ids(n, ids, x1)
     event = _event_shape(denoiser, shape, x1)
     count = len(id_tensor)
@@ -138,8 +155,9 @@ def sample(
                 x = prior_sample(denoiser.sde, noise.start(), grid[0].item())
             else:
                 x = x1.to(device=denoiser.device, dtype=denoiser.dtype)[rows.to(denoiser.device)]
+            x = x.contiguous(memory_format=denoiser.memory_format)
             keep = min(batch, count - start)
-            out[start : start + keep] = solve(process, solver, grid, x, noise, on_step)[:keep]
+            out[start : start + keep] = loop(process, solver, grid, x, noise, on_step)[:keep]
     finally:
         denoiser.train(was_training)
     return out
@@ -153,8 +171,8 @@ def decode(
     steps: int | None = None,
     times: Tensor | Sequence[float] | None = None,
 ) -> Tensor:
-    """x(0) from latents `x1` at t = 1: `sample` from given starts, by a deterministic solver."""
-    return sample(denoiser, _deterministic(solver), steps=steps, times=times, x1=x1)
+    """x(0) from latents `x1` at t = 1: `sample` from given starts, by a deterministic solver, default `UniPC()`."""
+    return sample(denoiser, _deterministic(UniPC() if solver is None else solver), steps=steps, times=times, x1=x1)
 
 
 @torch.no_grad()
@@ -168,15 +186,16 @@ def encode(
 ) -> Tensor:
     """The latents x(1) that the probability flow carries data `x0` (n, *) to; `decode` goes back.
 
-    `times` is a decreasing grid, as for `sample`; it is followed upwards.
+    `times` is a decreasing grid, as for `sample`; it is followed upwards. The default solver is `Heun()`: multistep
+    methods go from noise to data only.
 
     Raises:
         ValueError: a solver that draws noise, or arguments out of range.
         NumericalError: values that are not finite.
     """
-    solver = _deterministic(solver)
-    grid = _grid(solver, steps, times).flip(0)
-    x = x0.to(device=denoiser.device, dtype=denoiser.dtype)
+    solver = _deterministic(Heun() if solver is None else solver)
+    grid = _grid(denoiser, solver, steps, times).flip(0)
+    x = x0.to(device=denoiser.device, dtype=denoiser.dtype).contiguous(memory_format=denoiser.memory_format)
     noise = CounterNoise(0, torch.arange(len(x)), tuple(x.shape[1:]), x.dtype, x.device)
     was_training = denoiser.training
     denoiser.eval()
@@ -186,21 +205,25 @@ def encode(
         denoiser.train(was_training)
 
 
-def _deterministic(solver: Solver[Reverse] | Solver[SDE] | None) -> Solver[Reverse] | Solver[SDE]:
-    if solver is None:
-        return Heun()
+def _deterministic(solver: Solver[Reverse] | Solver[SDE]) -> Solver[Reverse] | Solver[SDE]:
     if solver.stochastic:
-        raise ValueError(f"{solver} draws noise; latents need a deterministic solver: Heun, Euler, DDIM(eta=0), RK45")
+        raise ValueError(f"{solver} draws noise; latents need a deterministic solver: Heun, RK4, RK45, DDIM(eta=0)")
     return solver
 
 
-def _grid(solver: Solver[Reverse] | Solver[SDE], steps: int | None, times: Tensor | Sequence[float] | None) -> Tensor:
+def _grid(
+    denoiser: Denoiser,
+    solver: Solver[Reverse] | Solver[SDE],
+    steps: int | None,
+    times: Tensor | Sequence[float] | None,
+) -> Tensor:
     if solver.adaptive:
         if steps is not None or times is not None:
             raise ValueError(f"{solver} chooses its own steps: give tolerances instead of steps or times")
         return grids.uniform(1)
     if times is None:
-        return grids.uniform(DEFAULT_STEPS if steps is None else steps)
+        steps = DEFAULT_STEPS if steps is None else steps
+        return grids.GRIDS[solver.grid](denoiser.sde, steps, solver.cleanest(denoiser))
     grid = grids.check_times(times)
     if steps is not None and steps != len(grid) - 1:
         raise ValueError(f"steps = {steps}, but times has {len(grid) - 1} steps; give one of the two")

@@ -6,17 +6,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import torch
 
 import scoresde
-from scoresde import data, grids, mixtures, nets, recipe, solvers, training
+from scoresde import data, grids, mixtures, nets, recipe, sampling, solvers, training
 from scoresde.recipe import Recipe
-from scoresde_cli import names, resolve
+from scoresde.solvers import adams_bashforth, ancestral, predictor_corrector, torchsde
+from scoresde.solvers import scipy as scipy_solver
+from scoresde_cli import drawing, names, resolve
 from scoresde_cli import solvers as cli_solvers
 from scoresde_cli.main import COMMANDS, cli, run
 
@@ -60,7 +63,7 @@ def test_every_command_and_option_has_help_and_examples(name: str) -> None:
         assert parameter.param_type_name == "argument" or getattr(parameter, "help", ""), parameter.name
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "info", "env"])
+@pytest.mark.parametrize("name", ["train", "sample", "tune-grid", "info", "env"])
 def test_examples_are_command_lines_that_parse(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text("")
@@ -83,6 +86,14 @@ def test_names_are_those_of_the_library() -> None:
     assert set(names.MIXTURES) == set(mixtures.MIXTURES)
     assert set(names.SOURCES) == set(data.SOURCES)
     assert set(names.SOLVERS) == set(cli_solvers.MAKERS)
+    assert set(names.VARIABLES) == set(cli_solvers.VARIABLES)
+    assert {type(v) for v in cli_solvers.VARIABLES.values()} == set(adams_bashforth.Variable.__subclasses__())
+    assert set(names.VARIANCES) == {ancestral.SMALL, ancestral.LARGE}
+    assert set(names.LANGEVIN) == {predictor_corrector.LEVEL, predictor_corrector.NORMS}
+    assert tuple(scipy_solver.ORDERS) == names.SCIPY_METHODS
+    assert tuple(torchsde.METHODS) == names.TORCHSDE_METHODS
+    assert cli_solvers.MAKERS[names.DEFAULT_SOLVER](cli_solvers.Wish()) == solvers.UniPC()
+    assert names.DEFAULT_STEPS == sampling.DEFAULT_STEPS
 
 
 def test_help_texts_list_all_data_and_mixtures() -> None:
@@ -108,21 +119,77 @@ def test_train_has_an_option_for_every_key_of_a_recipe_with_its_default() -> Non
     assert parsed["process"] == Recipe().process.name
 
 
+RENAMED = {"points": "order", "size": "langevin"}
+"""Options that the library calls otherwise: --order and --langevin say more beside the others."""
+PROVIDED = {"dpm": {"sde"}, "dpm-sde": {"sde"}}
+"""What the name of a solver says already."""
+
+
 @pytest.mark.parametrize("name", names.SOLVERS)
 def test_the_table_of_solvers_tells_the_truth(name: str) -> None:
-    facts, solver = names.SOLVERS[name], cli_solvers.MAKERS[name](cli_solvers.Wish(steps=10))
-    assert str(solver.order) in facts.order.split(" or ")
-    assert facts.evaluations == solver.evaluations
-    assert (facts.noise == "no") == (name not in ("ancestral", "em", "ddim"))
-    own = {option for option in facts.options if option not in (*names.FIXED, *names.TOLERANCES)}
-    assert own == {field.name for field in fields(solver)} - set(names.TOLERANCES)
-    assert solver.stochastic == (facts.noise == "yes" or (facts.noise == "if eta > 0" and solver.eta > 0))
+    facts = names.SOLVERS[name]
+    both = [cli_solvers.MAKERS[name](wish) for wish in (cli_solvers.Wish(steps=10), cli_solvers.Wish())]
+    different = list(dict.fromkeys(both))
+    assert facts.order.split(" or ") == [str(solver.order) for solver in different]
+    assert facts.evaluations.split(" or ") == [str(solver.evaluations or names.ADAPTIVE) for solver in different]
+    solver = both[0]
+    assert facts.grid == (names.OWN if solver.adaptive else solver.grid)
+    assert solver.stochastic == (facts.noise == names.YES or (facts.noise == names.SHARE and solver.eta > 0))
+    if facts.noise == names.SHARE:
+        assert not replace(solver, eta=0.0).stochastic
+    elif "eta" in facts.options:
+        with pytest.raises(ValueError, match="eta"):
+            replace(solver, eta=0.0)
 
 
-def test_list_solvers_has_a_row_for_each(cli_run: Run) -> None:
+@pytest.mark.parametrize("name", [name for name in names.SOLVERS if name != "ode"])
+def test_every_option_of_every_solver_can_be_given(name: str) -> None:
+    facts, solver = names.SOLVERS[name], cli_solvers.MAKERS[name](cli_solvers.Wish())
+    theirs = {RENAMED.get(field.name, field.name) for field in fields(solver)} - PROVIDED.get(name, set())
+    assert {option for option in facts.options if option not in names.FIXED} == theirs
+    assert solver.adaptive == (not {*names.FIXED} & {*facts.options})
+    assert theirs <= {parameter.name for parameter in command("sample").params}
+    other: dict[str, Any] = {"eta": 0.5, "variance": "large", "variable": "time", "rtol": 0.1, "atol": 0.1}
+    other |= {"order": 0 if facts.orders is None else facts.orders[0], "method": "RK23" if name == "scipy" else "srk"}
+    other |= {"corrections": 3, "snr": 0.1, "langevin": "norms"}
+    for option in theirs:
+        assert cli_solvers.MAKERS[name](cli_solvers.Wish(**{option: other[option]})) != solver, option
+
+
+@pytest.mark.parametrize("name", [name for name, facts in names.SOLVERS.items() if facts.orders])
+def test_the_orders_are_those_that_there_are(name: str) -> None:
+    low, high = names.SOLVERS[name].orders or (0, 0)
+    for order in range(low, high + 1):
+        cli_solvers.MAKERS[name](cli_solvers.Wish(order=order))
+    for order in (low - 1, high + 1):
+        with pytest.raises(ValueError, match=str(order)):
+            cli_solvers.MAKERS[name](cli_solvers.Wish(order=order))
+
+
+@pytest.mark.parametrize("name", names.SOLVERS)
+def test_solvers_need_of_a_process_what_the_table_says(name: str) -> None:
+    solver, law = cli_solvers.MAKERS[name](cli_solvers.Wish(steps=1)), mixtures.MIXTURES["ring8"]()
+    refused = set()
+    for process in names.PROCESSES:
+        try:
+            drawing.rehearse(law.denoiser(recipe.PROCESSES[process]()), solver, torch.tensor([1.0, 0.99]))
+        except ValueError:
+            refused.add(process)
+    assert refused == (set(names.WITHOUT_SIGNAL) if names.SOLVERS[name].needs == names.SIGNAL else set())
+
+
+def test_list_solvers_has_two_lines_for_each_and_fits_a_terminal(cli_run: Run) -> None:
     code, out, _ = cli_run("sample", "--list-solvers")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[1:8]] == list(names.SOLVERS)
+    table, _, notes = out.partition("\n\n")
+    lines = table.splitlines()[1:]
+    assert [line.split()[0] for line in lines[::2]] == list(names.SOLVERS)
+    assert all(line.startswith("    ") for line in lines[1::2])
+    assert all(len(line) <= 100 for line in out.splitlines())
+    em = next(i for i, line in enumerate(lines) if line.startswith("em "))
+    assert lines[em].split() == ["em", "1", "1", "if", "eta", ">", "0", "uniform", "--eta"]
+    assert "needs alpha(1) > 0" in lines[em + 1]
+    assert "All but rk45, scipy, adaptive-sde take --steps" in notes
 
 
 @pytest.mark.parametrize(
@@ -136,7 +203,7 @@ def test_list_solvers_has_a_row_for_each(cli_run: Run) -> None:
         (["train", "digits", "--out", "x", "--steps", "0"], "x>=1"),
         (["train", "digits"], "--out"),
         (["train", "--out", "nowhere"], "DATA"),
-        (["sample", "gmm:grid25", "--eta", "1"], "em, ddim"),
+        (["sample", "gmm:grid25", "--eta", "1"], "ddim, em, exponential-em, sa, adaptive-sde, torchsde"),
     ],
 )
 def test_a_wrong_word_is_a_usage_error_with_a_hint(cli_run: Run, words: list[str], hint: str) -> None:
@@ -158,8 +225,6 @@ def test_without_a_command_the_help_is_shown(cli_run: Run) -> None:
 
 
 def test_env_names_versions(cli_run: Run) -> None:
-    import torch
-
     code, out, _ = cli_run("env")
     assert code == 0
     assert f"torch         {torch.__version__}" in out

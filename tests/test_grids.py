@@ -14,7 +14,7 @@ from scoresde import grids
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 999])
 @pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES.keys())
 def test_every_grid_of_every_process_goes_from_noise_to_data(name: str, steps: int, sde) -> None:
-    grid = grids.GRIDS[name](sde, steps)
+    grid = grids.GRIDS[name](sde, steps, math.inf)
     assert grid.dtype == torch.float64
     assert len(grid) == steps + 1
     assert grid[0] == 1
@@ -47,6 +47,32 @@ def test_respacing_a_chain_of_ten_to_three(spacing, expected: list[int]) -> None
     assert indices == [*expected, 0]
 
 
+def test_logistic_grid_with_centre_and_spread_one_is_rectified_flows_own_time() -> None:
+    grid = grids.logistic(sd.RectifiedFlow(), 40, centre=1.0, spread=1.0)
+    torch.testing.assert_close(grid, grids.uniform(40), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES.keys())
+def test_logistic_grid_is_uniform_in_its_distribution_function(sde) -> None:
+    lam = sde.log_snr(grids.logistic(sde, 20, centre=0.5, spread=1.5)[:-1])
+    v = 1.0 / (1.0 + (0.5 * torch.exp(0.5 * lam)) ** (1.0 / 1.5))
+    torch.testing.assert_close(v, v[0] * (1.0 - torch.arange(20).double() / 20), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 500])
+def test_logistic_grid_asks_for_no_cleaner_level_than_it_may(steps: int) -> None:
+    sde = sd.VP()
+    times = grids.logistic(sde, steps, max_log_snr=4.0)
+    assert sde.log_snr(times[:-1]).max() <= 4.0 + 1e-9
+    assert times[-1] == 0
+    free = grids.logistic(sde, 500)
+    assert sde.log_snr(free[:-1]).max() > 4.0  # so that the limit did something
+
+
+def test_a_users_list_keeps_its_digits() -> None:
+    assert grids.check_times([1.0, 0.9, 0.0]).tolist() == [1.0, 0.9, 0.0]
+
+
 def test_a_chain_cannot_be_respaced_to_more_steps() -> None:
     with pytest.raises(ValueError, match="chain of 10 steps"):
         grids.trailing(10, 11)
@@ -77,5 +103,9 @@ def test_a_wrong_number_of_steps_is_refused(steps) -> None:
 def test_parameters_of_grids_are_checked() -> None:
     with pytest.raises(ValueError, match="t_min"):
         grids.log_snr(sd.VP(), 10, t_min=0.0)
+    with pytest.raises(ValueError, match="centre = 0"):
+        grids.logistic(sd.VP(), 10, centre=0.0)
+    with pytest.raises(ValueError, match="noisier than t = 1"):
+        grids.logistic(sd.VP(), 10, max_log_snr=-20.0)
     with pytest.raises(ValueError, match="rho"):
         grids.karras(sd.VP(), 10, rho=0.0)

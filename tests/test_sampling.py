@@ -65,7 +65,7 @@ def test_the_start_is_not_altered_and_the_grid_may_be_a_list() -> None:
     kept = x1.clone()
     one = sd.sample(denoiser, times=[1.0, 0.4, 0.0], x1=x1)
     assert torch.equal(x1, kept)
-    assert torch.equal(one, sd.sample(denoiser, times=torch.tensor([1.0, 0.4, 0.0]).double(), x1=x1))
+    assert torch.equal(one, sd.sample(denoiser, times=torch.tensor([1.0, 0.4, 0.0], dtype=torch.float64), x1=x1))
 
 
 def test_a_start_below_one_is_drawn_at_its_own_noise_and_warned_of() -> None:

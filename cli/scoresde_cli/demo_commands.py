@@ -34,7 +34,7 @@ def again_in_python(points: int, seed: int) -> str:
 def from_here(run: Path) -> str:
     """What a newcomer may try next."""
     lines = {
-        f"scoresde sample {quote(str(run))}": "more digits, with Heun's method",
+        f"scoresde sample {quote(str(run))}": "more digits, with UniPC",
         "scoresde sample --list-solvers": "every solver, its order and cost",
         "scoresde sample gmm:two-moons --solver em --steps 20 -n 500": "too coarse steps, on another mixture",
         f"scoresde info {quote(str(run))}": "what the run is",

@@ -5,6 +5,9 @@
     sha256.txt           a line for each file as it was written, in the form that `sha256sum -c` reads
     grid.png             all of them; scatter.png for points of the plane; samples.npy for arrays
 
+The frames of an interpolation are called frame-000012.png, and so on.
+
+
 A sample that is there with the digest of its line is not computed again.
 """
 
@@ -26,26 +29,31 @@ from scoresde_cli.ids import format_ids, parse_ids
 from scoresde_cli.pictures import IN_GRID, Density, npy_bytes, picture, png_bytes, write_bytes
 
 SETTINGS, DIGESTS = "settings.json", "sha256.txt"
-SUMMARIES = ("grid.png", "scatter.png", "samples.npy")
+SUMMARIES = ("grid.png", "scatter.png", "samples.npy", "frames.npy")
+WORDS = ("sample", "frame")
 
 
 class Gallery:
-    """The samples of one model by one solver with one seed.
+    """The samples of one model by one solver with one seed, or the frames between some of them.
 
     Args:
         folder: made by `open`.
         deciding: what the samples depend on; the folder never mixes two of these.
         title: of a sample, kept inside its PNG.
+        word: what one of them is called, sample or frame.
     """
 
-    def __init__(self, folder: Path, space: Space, deciding: Mapping[str, Any], title: str) -> None:
-        self.folder, self.space, self.title = folder, space, title
+    def __init__(
+        self, folder: Path, space: Space, deciding: Mapping[str, Any], title: str, word: str = "sample"
+    ) -> None:
+        self.folder, self.space, self.title, self.word = folder, space, title, word
+        self.numbers = {"sample": "seeds", "frame": "drawn"}[word]
         self.deciding: dict[str, Any] = json.loads(json.dumps(deciding))
         self.digest = hashlib.sha256(json.dumps(self.deciding, sort_keys=True).encode()).hexdigest()
 
     def name(self, sample: int) -> str:
         """The file of a sample."""
-        return f"sample-{sample:06d}.{'png' if self.space.kind == 'image' else 'npy'}"
+        return f"{self.word}-{sample:06d}.{'png' if self.space.kind == 'image' else 'npy'}"
 
     def open(self, *, overwrite: bool) -> None:
         """Make the folder, or check that what is in it was made with these settings.
@@ -57,7 +65,7 @@ class Gallery:
         if overwrite:
             self._clear()
         if not (self.folder / SETTINGS).exists():
-            strangers = sorted(self.folder.glob("sample-*")) if self.folder.is_dir() else []
+            strangers = sorted(path for word in WORDS for path in self.folder.glob(f"{word}-*"))
             if strangers:
                 raise click.UsageError(
                     f"{self.folder} holds {strangers[0].name} but no {SETTINGS}; take another --out, or --overwrite"
@@ -89,28 +97,41 @@ class Gallery:
         """Write samples (n, *), in the user's values; they are all kept, or those before an error."""
         for i, value in zip(ids, values, strict=True):
             if self.space.kind == "image":
-                content = png_bytes(value, {"scoresde": f"{self.title}, sample {i}", "scoresde settings": self.digest})
+                title = f"{self.title}, {self.word} {i}"
+                content = png_bytes(value, {"scoresde": title, "scoresde settings": self.digest})
             else:
                 content = npy_bytes(value)
             write_bytes(self.folder / self.name(i), content)
             with (self.folder / DIGESTS).open("a", encoding="ascii") as stream:
                 stream.write(f"{hashlib.sha256(content).hexdigest()}  {self.name(i)}\n")
 
-    def finish(self, ids: Sequence[int], notes: Mapping[str, Any], density: Density | None) -> None:
-        """Write what shows all samples `ids` at once, and the notes."""
+    def finish(
+        self,
+        ids: Sequence[int],
+        notes: Mapping[str, Any],
+        density: Density | None,
+        rows: tuple[Sequence[int], int] | None = None,
+    ) -> None:
+        """Write what shows all samples `ids` at once, and the notes.
+
+        Args:
+            density: to draw behind points of the plane.
+            rows: which samples a grid of pictures shows, and how many in a row; default `ids`, nearly in a square.
+        """
+        in_grid, columns = rows or (ids, None)
         if self.space.kind == "image":
-            shown = np.stack([self._read(i) for i in ids[:IN_GRID]])
+            shown = np.stack([self._read(i) for i in in_grid[:IN_GRID]])
         else:
             shown = np.stack([self._read(i) for i in ids])
-            write_bytes(self.folder / "samples.npy", npy_bytes(shown))
-        drawn = picture(shown, self.space, density)
+            write_bytes(self.folder / f"{self.word}s.npy", npy_bytes(shown))
+        drawn = picture(shown, self.space, density, columns, self.word)
         if drawn is not None:
             name = "grid.png" if self.space.kind == "image" else "scatter.png"
             write_bytes(self.folder / name, drawn)
         before = self._read_settings()["notes"]
-        asked = {*ids, *(parse_ids(before["seeds"]) if "seeds" in before else ())}
+        asked = {*ids, *(parse_ids(before[self.numbers]) if self.numbers in before else ())}
         seconds = before.get("seconds", 0.0) + notes.get("seconds", 0.0)
-        self._write({**before, **notes, "seeds": format_ids(asked), "seconds": round(seconds, 3)})
+        self._write({**before, **notes, self.numbers: format_ids(asked), "seconds": round(seconds, 3)})
 
     def _read(self, sample: int) -> np.ndarray:
         path = self.folder / self.name(sample)
@@ -138,8 +159,9 @@ class Gallery:
     def _clear(self) -> None:
         """Remove what a gallery writes, and nothing else."""
         if self.folder.is_dir():
-            for path in [*self.folder.glob("sample-[0-9]*.png"), *self.folder.glob("sample-[0-9]*.npy")]:
-                path.unlink()
+            for word in WORDS:
+                for path in [*self.folder.glob(f"{word}-[0-9]*.png"), *self.folder.glob(f"{word}-[0-9]*.npy")]:
+                    path.unlink()
             for name in (*SUMMARIES, SETTINGS, DIGESTS):
                 (self.folder / name).unlink(missing_ok=True)
 

@@ -68,3 +68,24 @@ class Times(click.ParamType):
             return [float(word) for word in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 1,0.5,0.1,0", param, ctx)
+
+
+class Stops(click.ParamType):
+    """Sample numbers to go from one to the next of, in the order given: "3,17,3"."""
+
+    name = "ids"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        for word in words:
+            if not word.isdecimal() or int(word) >= ID_LIMIT:
+                self.fail(f"{value!r}: {word!r} is not the number of a sample, from 0 and below 2^32", param, ctx)
+        stops = [int(word) for word in words]
+        if len(stops) < 2:
+            self.fail(f"{value!r} is one sample; give two or more to go between, such as 3,17", param, ctx)
+        for before, after in pairwise(stops):
+            if before == after:
+                self.fail(f"{value!r} goes from sample {before} to itself; give different neighbours", param, ctx)
+        return stops

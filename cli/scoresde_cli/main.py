@@ -17,8 +17,8 @@ from scoresde_cli import failures
 from scoresde_cli.options import did_you_mean, examples
 
 COMPLETION = "_SCORESDE_COMPLETE"
-COMMANDS = ("train", "sample", "demo", "info", "env")
-"""Each is the click command of that name in the module of that name."""
+COMMANDS = ("train", "sample", "tune-grid", "demo", "info", "env")
+"""Each is the click command of that name in the module of that name, with _ for -."""
 
 
 class LazyGroup(click.Group):
@@ -30,7 +30,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"scoresde_cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"scoresde_cli.{name}"), name)
         return command
 
     def resolve_command(
@@ -48,7 +49,7 @@ class LazyGroup(click.Group):
     epilog=examples(
         "scoresde demo                                   # train, sample and check, in minutes",
         "scoresde train digits --out runs/digits",
-        "scoresde sample runs/digits --solver heun --steps 50",
+        "scoresde sample runs/digits --steps 20",
         f'eval "$({COMPLETION}=bash_source scoresde)"  # completion in bash; zsh_source, fish_source too',
     ),
 )

@@ -32,7 +32,7 @@ class Model:
 
     Args:
         identity: what its samples depend on; where: what else is worth a note, such as paths.
-        folder: for its samples by all solvers.
+        folder: for its samples by all solvers; grids: for grids tuned to it.
         density: to draw behind points of the plane.
     """
 
@@ -41,6 +41,7 @@ class Model:
     identity: Mapping[str, Any]
     where: Mapping[str, Any]
     folder: Path
+    grids: Path
     density: Density | None = None
 
 
@@ -80,12 +81,14 @@ def _mixture(name: str, process: Mapping[str, Any], device: torch.device) -> Mod
         raise click.UsageError("mixtures are computed on the cpu; leave out --device")
     law = MIXTURES[name]()
     of = process_recipe(process)
+    folder = f"gmm-{name}" + ("" if of.process.name == "vp" else f"-{of.process.name}")
     return Model(
         law.denoiser(recipe.process(of)),
         Space("array", (law.dim,)),
         {"model": f"{GMM}{name}", "process": of.to_dict()["process"]},
         {},
-        Path("samples", f"gmm-{name}" + ("" if of.process.name == "vp" else f"-{of.process.name}")),
+        Path("samples", folder),
+        Path("grids", folder),
         _density(name) if law.dim == 2 else None,
     )
 
@@ -115,6 +118,7 @@ def _trained(path: Path, average: int | None, device: torch.device) -> Model:
         {"model": f"{found.recipe.data.source}, step {found.step}", "sha256": digests[file]},
         {"checkpoint": str(found.folder), "file": file, "data": found.recipe.data.source},
         run / "samples" / (found.folder.name if single else ""),
+        run / "grids",
     )
 
 
@@ -135,12 +139,21 @@ def clipped(model: Model, clip: str) -> Denoiser:
 
 
 class Counted(Wrapped):
-    """A denoiser that counts how often it is evaluated."""
+    """A denoiser that counts how often it is evaluated, and for how many samples in all."""
 
     def __init__(self, inner: Denoiser) -> None:
         super().__init__(inner)
-        self.calls = 0
+        self.train(inner.training)
+        self.calls, self.samples = 0, 0
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         self.calls += 1
+        self.samples += len(x)
         return self.inner.predict(x, t)
+
+
+class Silent(Wrapped):
+    """A denoiser that predicts zero and asks no network, to see whether a solver and a process go together."""
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        return torch.zeros_like(x)

@@ -38,17 +38,25 @@ def png_bytes(image: np.ndarray, text: Mapping[str, str] | None = None) -> bytes
     return report.encode_png(np.ascontiguousarray(image.transpose(1, 2, 0)), text)
 
 
-def picture(samples: np.ndarray, space: Space, density: Density | None = None) -> bytes | None:
+def picture(
+    samples: np.ndarray,
+    space: Space,
+    density: Density | None = None,
+    columns: int | None = None,
+    word: str = "sample",
+) -> bytes | None:
     """Many samples (N, *) as one PNG: a grid of pictures, or points of the plane; None for anything else.
 
     Args:
         density: (xs, ys, values) to draw behind the points.
+        columns: of the grid of pictures; default nearly as many as rows.
+        word: what one of them is called.
     """
     if space.kind == "image":
-        return report.encode_png(report.image_grid(_eight_bit(samples[:IN_GRID])))
+        return report.encode_png(report.image_grid(_eight_bit(samples[:IN_GRID]), columns))
     if samples.shape[1:] != (2,):
         return None
-    title = f"{len(samples)} samples"
+    title = f"{len(samples)} {word}s"
     if density is None:
         return report.to_png_bytes(_scatter(samples, title))
     return report.to_png_bytes(report.density_panel(*density, {title: samples}, side=SIDE))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scoresde_cli import names
-from scoresde_cli.ids import Ids, Times
+from scoresde_cli.ids import Ids, Stops, Times
 from scoresde_cli.options import (
     SEEDS,
     Choice,
@@ -21,7 +21,8 @@ from scoresde_cli.options import (
     same_command,
 )
 
-SOLVER, WHICH, WHERE = "Solver", "Which samples", "Where to"
+SOLVER, WHICH, WHERE, SPEED = "Solver", "Which samples", "Where to", "Speed"
+TOLERANCE = "[default: 1e-4; 1e-6 for scipy, 1e-3 for adaptive-sde]"
 DEFAULT_N = 64
 
 
@@ -29,39 +30,56 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     """Print the table and end."""
     if not value or ctx.resilient_parsing:
         return
-    head = ("solver", "order", "evaluations a step", "noise", "method", "options of its own")
+    head = ("solver", "order", "evaluations", "noise", "grid", "options of its own")
     rows = [
-        (
-            name,
-            facts.order,
-            str(facts.evaluations or "adaptive"),
-            facts.noise,
-            facts.about,
-            " ".join(names.flag(o) for o in facts.options if o not in names.FIXED) or "-",
-        )
+        (name, facts.order, facts.evaluations, facts.noise, facts.grid, " ".join(own_options(facts)) or "-")
         for name, facts in names.SOLVERS.items()
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
+    below = ["", *(facts.about + (f"; needs {facts.needs}" if facts.needs else "") for facts in names.SOLVERS.values())]
+    for row, about in zip((head, *rows), below, strict=True):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    click.echo("\nAll but rk45 take --steps, --grid and --times.")
+        if about:
+            click.echo(f"    {about}")
+    adaptive = [name for name, facts in names.SOLVERS.items() if not {*names.FIXED} & {*facts.options}]
+    click.echo(
+        "\nOrder in the step size (with noise: of the law) and evaluations of the network a step, by default.\n"
+        f"All but {', '.join(adaptive)} take --steps, --grid and --times.\n"
+        f"{names.SIGNAL} is what {' and '.join(names.WITHOUT_SIGNAL)} do not have; --times from less than 1 helps too."
+    )
     ctx.exit()
+
+
+def own_options(facts: names.SolverFacts) -> list[str]:
+    """The options that not all solvers take, and the orders that there are."""
+    own = [names.flag(option) for option in facts.options if option not in names.FIXED]
+    orders = "" if facts.orders is None else f" {facts.orders[0]}-{facts.orders[1]}"
+    return [word + orders if word == "--order" else word for word in own]
 
 
 @click.command(
     cls=Command,
     short_help="Draw samples with any solver.",
     epilog=examples(
-        "scoresde sample runs/digits",
+        "scoresde sample runs/digits --steps 20",
+        "scoresde sample runs/digits --solver er-sde --steps 20    # with noise",
         "scoresde sample runs/digits --solver ancestral --steps 1000 --seeds 0-15",
         "scoresde sample runs/digits --solver ode                  # adaptive, to a tolerance",
         "scoresde sample runs/digits --solver ddim --steps 20 --eta 0.5 --clip static",
+        "scoresde sample runs/digits --interpolate 3,17,3 --steps 20",
         "scoresde sample gmm:grid25 --process ve --solver em --steps 500 -n 1000",
         "scoresde sample runs/digits/checkpoints/step-001000 --average raw --out early",
     ),
 )
 @click.argument("model", metavar="RUN")
-@option("--solver", type=Choice(names.SOLVERS), default="heun", section=SOLVER, help="The method; see --list-solvers.")
+@option(
+    "--solver",
+    type=Choice(names.SOLVERS),
+    metavar="NAME",
+    default=names.DEFAULT_SOLVER,
+    section=SOLVER,
+    help=f"The method, one of {', '.join(names.SOLVERS)}; see --list-solvers.",
+)
 @option(
     "--list-solvers",
     is_flag=True,
@@ -75,17 +93,29 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     "--steps",
     type=click.IntRange(1),
     section=SOLVER,
-    help=f"Steps [default: {names.DEFAULT_STEPS}; ode without it and rk45 choose their own].",
+    help=f"How many [default: {names.DEFAULT_STEPS}]; adaptive solvers, and ode without it, choose their own.",
 )
-@option("--grid", type=Choice(names.GRIDS), section=SOLVER, help="How the steps lie in time [default: uniform].")
+@option(
+    "--grid",
+    type=Choice((*names.GRIDS, names.TUNED)),
+    section=SOLVER,
+    help="How the steps lie in time; tuned: as `scoresde tune-grid` fitted them "
+    "[default: the solver's own, see --list-solvers].",
+)
 @option(
     "--times", type=Times(), metavar="1,...,0", section=SOLVER, help="A grid of your own, from 1 (noise) to 0 (data)."
+)
+@option(
+    "--order",
+    type=click.IntRange(1),
+    section=SOLVER,
+    help=f"Of {names.takers('order')}: estimates that a step uses, its order without noise; see --list-solvers.",
 )
 @option(
     "--eta",
     type=click.FloatRange(0),
     section=SOLVER,
-    help="Of em and ddim: share of noise, 0 for none [default: 1 for em, 0 for ddim].",
+    help=f"Of {names.takers('eta')}: share of noise, 0 for none [default: 0 for ddim, 1 for others].",
 )
 @option(
     "--variance",
@@ -94,16 +124,48 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     help="Of ancestral: beta-tilde (small) or beta (large) [default: small].",
 )
 @option(
+    "--variable",
+    type=Choice(names.VARIABLES),
+    section=SOLVER,
+    help="Of adams: what polynomials are of; noise-ratio is for processes with alpha(1) > 0 [default: squared-angle].",
+)
+@option(
+    "--corrections",
+    type=click.IntRange(0),
+    section=SOLVER,
+    help="Of pc: Langevin steps after each step, an evaluation each [default: 1].",
+)
+@option(
+    "--snr",
+    type=click.FloatRange(0, min_open=True),
+    section=SOLVER,
+    help="Of pc: signal-to-noise ratio of a Langevin step [default: 0.16].",
+)
+@option(
+    "--langevin",
+    type=Choice(names.LANGEVIN),
+    section=SOLVER,
+    help="Of pc: size of a Langevin step by the noise level, or by norms as Song et al. [default: level].",
+)
+@option(
+    "--method",
+    type=Choice(dict.fromkeys((*names.SCIPY_METHODS, *names.TORCHSDE_METHODS))),
+    metavar="NAME",
+    section=SOLVER,
+    help=f"Of scipy: {', '.join(names.SCIPY_METHODS)} [default: DOP853]. "
+    f"Of torchsde: {', '.join(names.TORCHSDE_METHODS)} [default: euler].",
+)
+@option(
     "--rtol",
     type=click.FloatRange(0, min_open=True),
     section=SOLVER,
-    help="Of ode and rk45: relative tolerance [default: 1e-4].",
+    help=f"Of {names.takers('rtol')}: relative tolerance {TOLERANCE}.",
 )
 @option(
     "--atol",
     type=click.FloatRange(0, min_open=True),
     section=SOLVER,
-    help="Of ode and rk45: absolute tolerance [default: 1e-4].",
+    help=f"Of {names.takers('atol')}: absolute tolerance {TOLERANCE}.",
 )
 @option(
     "--clip",
@@ -118,6 +180,19 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 )
 @option("--seed", type=SEEDS, default=0, metavar="INTEGER", section=WHICH, help="Of all noise, from 0.")
 @option(
+    "--interpolate",
+    type=Stops(),
+    metavar="A,B,...",
+    section=WHICH,
+    help="Go from sample A to B, ... through their latents on a sphere; for solvers without noise.",
+)
+@option(
+    "--frames",
+    type=click.IntRange(2, 10_000),
+    section=WHICH,
+    help=f"Of --interpolate: from one sample to the next, both included [default: {names.DEFAULT_FRAMES}].",
+)
+@option(
     "--average",
     metavar="INDEX|raw",
     section=WHICH,
@@ -131,6 +206,26 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     help="Folder [default: RUN/samples/SOLVER-STEPS-seedSEED].",
 )
 @option("--overwrite", is_flag=True, section=WHERE, help="Replace samples made with other settings.")
+@option(
+    "--precision",
+    type=Choice(names.PRECISIONS),
+    default=names.PRECISIONS[0],
+    section=SPEED,
+    help="Of the network's arithmetic, for GPUs (not measured); states stay float32.",
+)
+@option(
+    "--channels-last",
+    is_flag=True,
+    section=SPEED,
+    help="Keep states in channels-last memory, as networks for pictures are, for GPUs (not measured).",
+)
+@option("--compile", is_flag=True, section=SPEED, help="Use torch.compile: minutes first, faster then (not measured).")
+@option(
+    "--cuda-graph",
+    is_flag=True,
+    section=SPEED,
+    help="On a GPU: record the kernels of all steps once, and replay them for each batch (not measured).",
+)
 @option(
     "--batch-size",
     type=click.IntRange(1),
@@ -147,9 +242,15 @@ def sample(
     n: int | None,
     seeds: list[int] | None,
     seed: int,
+    interpolate: list[int] | None,
+    frames: int | None,
     average: str | None,
     out: Path | None,
     overwrite: bool,
+    precision: str,
+    channels_last: bool,
+    compile: bool,
+    cuda_graph: bool,
     batch_size: int,
     device: str,
     threads: int | None,
@@ -164,9 +265,25 @@ def sample(
     """
     if n is not None and seeds is not None:
         raise click.UsageError("-n and --seeds both say which samples; give one of them")
-    ids = seeds if seeds is not None else list(range(n or DEFAULT_N))
+    if interpolate is None:
+        if frames is not None:
+            raise click.UsageError("--frames is for --interpolate; -n says how many samples")
+        wanted: list[int] | tuple[list[int], int] = seeds if seeds is not None else list(range(n or DEFAULT_N))
+    elif n is not None or seeds is not None:
+        raise click.UsageError("--interpolate says which samples already; leave out -n and --seeds, or take --frames")
+    else:
+        wanted = (interpolate, frames or names.DEFAULT_FRAMES)
     options = given(ctx, solver_and_process)
-    click.echo(run(model, solver, options, clip, ids, seed, average, out, overwrite, batch_size, device, threads, ctx))
+    speed = {
+        "precision": precision,
+        "channels_last": channels_last,
+        "compile": compile,
+        "cuda_graph": cuda_graph,
+    }
+    folder = run(
+        model, solver, options, clip, wanted, seed, average, out, overwrite, speed, batch_size, device, threads, ctx
+    )
+    click.echo(folder)
 
 
 def run(
@@ -174,22 +291,46 @@ def run(
     solver: str,
     options: dict[str, Any],
     clip: str,
-    ids: list[int],
+    wanted: list[int] | tuple[list[int], int],
     seed: int,
     average: str | None,
     out: Path | None,
     overwrite: bool,
+    speed_options: dict[str, Any],
     batch_size: int,
     device_name: str,
     threads: int | None,
     ctx: click.Context,
 ) -> Path:
-    """Sample; the folder that holds the samples."""
-    from scoresde_cli import devices, drawing, models, solvers
+    """Sample; the folder that holds the samples.
+
+    Args:
+        wanted: the samples' numbers, or those to interpolate between and the number of frames.
+        speed_options: the fields of a `Speed`.
+    """
+    from scoresde_cli import devices, drawing, models, solvers, tuned
+    from scoresde_cli.interpolation import Interpolation
+    from scoresde_cli.speed import Speed
 
     device = devices.choose(device_name, threads)
     process = {k: v for k, v in options.items() if k == "process" or k in names.PROCESS_PARAMETERS}
-    model = models.open_model(source, average, process, device)
     wish = solvers.Wish(**{k: v for k, v in options.items() if k not in process})
-    drawn = drawing.Drawing(model, solvers.plan(solver, wish, model.denoiser.sde), clip, seed, batch_size)
-    return drawing.draw(drawn, ids, out, overwrite=overwrite, again=same_command(ctx))
+    method = solvers.make(solver, wish)  # refused before anything is loaded
+    way = None
+    if isinstance(wanted, tuple):
+        way = Interpolation(tuple(wanted[0]), wanted[1])
+        wanted = list(range(way.count))
+        if method.stochastic:
+            quiet = [name for name, facts in names.SOLVERS.items() if facts.noise == names.NO]
+            raise click.UsageError(
+                f"--interpolate needs a solver without noise, and {solver} draws it here; take {', '.join(quiet)}, "
+                f"or one that takes --eta 0"
+            )
+    model = models.open_model(source, average, process, device)
+    if wish.grid == names.TUNED:
+        plan = tuned.plan(source, model, solver, wish, {"average": average, **process})
+    else:
+        plan = solvers.plan(solver, wish, model.denoiser)
+    model, speed = Speed(**speed_options).prepare(model, plan.solver, batch_size)
+    drawn = drawing.Drawing(model, plan, clip, seed, batch_size, way, speed)
+    return drawing.draw(drawn, wanted, out, overwrite=overwrite, again=same_command(ctx))

@@ -8,7 +8,6 @@ X_0 given x_t, so that on coarse grids the modes come out too narrow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,8 +32,8 @@ class Ancestral(Solver[Reverse]):
     """
 
     variance: str = SMALL
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order = 1
+    evaluations = 1
     stochastic = True
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,8 +27,8 @@ class DDIM(Solver[Reverse]):
     """
 
     eta: float = 0.0
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order = 1
+    evaluations = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:

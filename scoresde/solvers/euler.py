@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from scoresde.solvers.base import Draw, Solver, State
 class Euler(Solver[SDE]):
     """Euler's method; from t = 0, where a network's flow is singular, the slope is taken half a step ahead."""
 
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order = 1
+    evaluations = 1
     stochastic = False
 
     def reverse(self, denoiser: Denoiser) -> Reverse:
@@ -29,6 +28,6 @@ class Euler(Solver[SDE]):
         return State(x, (torch.empty_like(x),))
 
     def step(self, process: SDE, state: State, t: float, s: float, noise: Draw) -> State:
-        x, (u,) = state
+        x, (u,), _ = state
         x.add_(process.drift(x, t if t > 0 else 0.5 * s, out=u), alpha=s - t)
         return State(x, (u,))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,8 +26,8 @@ class EulerMaruyama(Solver[SDE]):
     """
 
     eta: float = 1.0
-    order: ClassVar[int] = 1
-    evaluations: ClassVar[int] = 1
+    order = 1
+    evaluations = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta < math.inf:
@@ -45,7 +44,7 @@ class EulerMaruyama(Solver[SDE]):
         return State(x, (torch.empty_like(x),))
 
     def step(self, process: SDE, state: State, t: float, s: float, noise: Draw) -> State:
-        x, (drift,) = state
+        x, (drift,), _ = state
         g = float(process.diffusion(t))
         if not math.isfinite(g):
             raise ValueError(

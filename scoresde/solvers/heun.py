@@ -6,12 +6,13 @@ to 0 is the midpoint rule, which has the same order and cost (Karras et al. fall
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from scoresde import grids
 from scoresde.denoisers import Denoiser
 from scoresde.reverse import Reverse
 from scoresde.sde import SDE
@@ -22,9 +23,11 @@ from scoresde.solvers.base import Draw, Solver, State
 class Heun(Solver[SDE]):
     """Heun's method; one evaluation, half a step ahead, in a first step from t = 0."""
 
-    order: ClassVar[int] = 2
-    evaluations: ClassVar[int] = 2
+    order = 2
+    evaluations = 2
     stochastic = False
+    grid = grids.LOGISTIC
+    headroom = 2.0 * math.log(2.0)  # sigma of any process falls no faster than t near 0
 
     def reverse(self, denoiser: Denoiser) -> Reverse:
         return Reverse(denoiser, eta=0.0)
@@ -33,7 +36,7 @@ class Heun(Solver[SDE]):
         return State(x, tuple(torch.empty_like(x) for _ in range(3)))
 
     def step(self, process: SDE, state: State, t: float, s: float, noise: Draw) -> State:
-        x, (u_t, u_s, ahead) = state
+        x, (u_t, u_s, ahead), _ = state
         h = s - t
         if t == 0:  # one step of second-order local error costs no order
             x.add_(process.drift(x, 0.5 * s, out=u_s), alpha=h)

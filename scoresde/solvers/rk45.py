@@ -1,12 +1,7 @@
 r"""Dormand & Prince's 5(4) pair on the probability flow, with a step size of its own for every sample.
 
-In the coordinates y = x / sqrt(alpha^2 + sigma^2) and the angle phi = atan(sigma / alpha), the probability flow of
-every linear process is the same equation,
-
-    dy / dphi = cos(phi) eps - sin(phi) x0,
-
-which is bounded on the whole of [0, pi/2] even for a network (in t, a VP process has slopes like 1 / sqrt(t) near the
-data). The angle 0 itself is not evaluated: the last 2e-3 (float32) or 5e-7 (float64) is one exact denoising step.
+It solves dy/dphi = cos(phi) eps - sin(phi) x0, which is the flow of every linear process in the angle
+phi = atan(sigma / alpha) and y = x / sqrt(alpha^2 + sigma^2), bounded everywhere (`_angle.py`).
 
 The error of a step is measured and the next step chosen for each sample alone (Hairer, Norsett & Wanner 1993, II.4, PI
 control of Gustafsson 1991), so that no sample is changed by its companions; the batch keeps its shape throughout.
@@ -21,10 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scoresde._tensors import combine, expand, scale
+from scoresde._tensors import expand
 from scoresde.denoisers import Denoiser
 from scoresde.errors import NumericalError
 from scoresde.reverse import Reverse
+from scoresde.solvers._angle import angle_of_time, arrive, slope, time_of_angle
 from scoresde.solvers.base import Draw, Solver, State
 
 # Dormand & Prince 1980, table 2
@@ -56,8 +52,8 @@ class RK45(Solver[Reverse]):
 
     rtol: float = 1e-4
     atol: float = 1e-4
-    order: ClassVar[int] = 5
-    evaluations: ClassVar[int] = 0
+    order = 5
+    evaluations = 0
     adaptive: ClassVar[bool] = True
     stochastic = False
 
@@ -75,18 +71,16 @@ class RK45(Solver[Reverse]):
     def step(self, process: Reverse, state: State, t: float, s: float, noise: Draw) -> State:
         """The state at s, to tolerance, in as many inner steps as each sample needs."""
         denoiser = process.denoiser
-        start, end = (_angle(denoiser, time, state.x.dtype) for time in (t, s))
-        y, slope = self._integrate(denoiser, state.x / process.at(t).radius, start, end)
-        if s == 0:  # x0 = cos(phi) y - sin(phi) dy/dphi
-            return State(combine(math.cos(end), y, -math.sin(end), slope))
-        return State(y * process.at(s).radius)
+        start, end = (angle_of_time(denoiser, time, state.x.dtype) for time in (t, s))
+        y, dy = self._integrate(denoiser, state.x / process.at(t).radius, start, end)
+        return State(arrive(process, y, dy, end, s))
 
     def _integrate(self, denoiser: Denoiser, y: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         """y at the angle `end` and the slope there, per sample."""
         phi = torch.full((len(y),), start, dtype=torch.float64, device=y.device)
         h = torch.full_like(phi, FIRST_STEP * (end - start))
         last_error = torch.ones_like(phi)
-        slopes = [_slope(denoiser, y, phi)]
+        slopes = [slope(denoiser, y, phi)]
         for _ in range(MAX_STEPS):
             active = phi != end
             if not bool(active.any()):
@@ -108,7 +102,7 @@ class RK45(Solver[Reverse]):
             last_error = torch.where(accepted, error, last_error)
         stuck = int((phi != end).nonzero()[0])
         raise NumericalError(
-            f"RK45: sample {stuck} of the batch is still at t = {_time(denoiser, phi)[stuck].item():.3g} after "
+            f"RK45: sample {stuck} of the batch is still at t = {time_of_angle(denoiser, phi)[stuck].item():.3g} after "
             f"{MAX_STEPS} steps; take larger tolerances than rtol = {self.rtol:g}, atol = {self.atol:g}"
         )
 
@@ -119,7 +113,7 @@ class RK45(Solver[Reverse]):
         y_new = y
         for c, weights in zip(C[1:], A[1:], strict=True):
             y_new = y + expand(h, y) * sum(w * k for w, k in zip(weights, slopes, strict=True) if w)
-            slopes.append(_slope(denoiser, y_new, phi + c * h))
+            slopes.append(slope(denoiser, y_new, phi + c * h))
         error = expand(h, y) * sum(w * k for w, k in zip(ERROR, slopes, strict=True) if w)
         allowed = self.atol + self.rtol * torch.maximum(y.abs(), y_new.abs())
         return y_new, (error / allowed).flatten(1).double().square().mean(1).sqrt()
@@ -129,24 +123,5 @@ class RK45(Solver[Reverse]):
             i = int((~error.isfinite()).nonzero()[0])
             raise NumericalError(
                 f"RK45: the slope of sample {i} of the batch is not finite near "
-                f"t = {_time(denoiser, phi)[i].item():.4g}"
+                f"t = {time_of_angle(denoiser, phi)[i].item():.4g}"
             )
-
-
-def _angle(denoiser: Denoiser, t: float, dtype: torch.dtype) -> float:
-    """phi(t) = atan(sigma / alpha), kept off 0 by what the dtype and the denoiser's trained range allow."""
-    level = denoiser.sde.at(t)
-    floor = max(torch.finfo(dtype).eps ** 0.4, math.exp(-0.5 * denoiser.max_log_snr))
-    return max(math.atan2(float(level.sigma), float(level.alpha)), math.atan(floor))
-
-
-def _time(denoiser: Denoiser, phi: Tensor) -> Tensor:
-    return denoiser.sde.time_of_log_snr(-2.0 * torch.log(torch.tan(phi.clamp_max(math.pi / 2))))
-
-
-def _slope(denoiser: Denoiser, y: Tensor, phi: Tensor) -> Tensor:
-    """dy/dphi = cos(phi) eps - sin(phi) x0 at an angle per sample."""
-    level = denoiser.sde.at(_time(denoiser, phi))
-    x = scale(level.radius, y)
-    k, m = denoiser.parameterisation.linear(level, eps=torch.cos(phi), x0=-torch.sin(phi))
-    return combine(k, x, m, denoiser.predict(x, level), out=x)
