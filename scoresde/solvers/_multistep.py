@@ -62,6 +62,11 @@ class Multistep(Solver[Reverse]):
     def points(self) -> int:
         """How many estimates a step uses, once there are as many."""
 
+    @property
+    @abc.abstractmethod
+    def remembered(self) -> int:
+        """How many estimates it keeps, the newest included: `points`, and one more to correct each step."""
+
     @abc.abstractmethod
     def corrections(self, known: int) -> Sequence[Correction]:
         """What to correct when a new estimate is there and `known` others."""
@@ -90,8 +95,8 @@ class Multistep(Solver[Reverse]):
         denoiser, level = process.denoiser, process.at(t)
         plan = _plan(self, denoiser.parameterisation, denoiser.sde, past, t, s)
         # the oldest estimate makes room for the newest
-        room = memory[-1] if len(memory) > self.points else torch.empty_like(x)
-        memory = (room, *memory[: self.points])
+        room = memory[-1] if len(memory) == self.remembered else torch.empty_like(x)
+        memory = (room, *memory[: self.remembered - 1])
         plan.fold.write(x, denoiser.predict(x, level), room)
         if plan.first_change:
             _add(x, plan.first_change, memory)
@@ -103,7 +108,7 @@ class Multistep(Solver[Reverse]):
         _add(x, plan.weights[1:], memory[1:])
         if plan.noise > 0.0:
             x.add_(noise(), alpha=plan.noise)
-        return State(x, memory, (t, *past[: self.points - 1]))
+        return State(x, memory, (t, *past)[: self.remembered - 1])
 
 
 def _add(x: Tensor, weights: tuple[float, ...], memory: tuple[Tensor, ...]) -> None:

@@ -127,6 +127,10 @@ class AdamsBashforth(Multistep):
     def repeated(self) -> int | None:  # type: ignore[override]
         return 1 if self.order == 4 else None
 
+    @property
+    def remembered(self) -> int:
+        return self.order
+
     def corrections(self, known: int) -> Sequence[Correction]:
         if known == 1 and self.order > 2:
             return corrected(1, 2)

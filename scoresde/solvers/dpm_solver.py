@@ -43,6 +43,10 @@ class DPMSolver(Exponential):
     def points(self) -> int:
         return self.order
 
+    @property
+    def remembered(self) -> int:
+        return self.order
+
     def corrections(self, known: int) -> Sequence[Correction]:
         return corrected(1, 2) if known == 1 and self.order == 3 else ()
 

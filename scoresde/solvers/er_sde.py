@@ -41,6 +41,10 @@ class ERSDE(Exponential):
     def order(self) -> int:
         return min(self.points, 2)
 
+    @property
+    def remembered(self) -> int:
+        return self.points
+
     def corrections(self, known: int) -> Sequence[Correction]:
         return ()
 

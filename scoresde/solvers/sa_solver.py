@@ -43,6 +43,10 @@ class SASolver(Exponential):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @property
+    def remembered(self) -> int:
+        return self.points + 1
+
     def corrections(self, known: int) -> Sequence[Correction]:
         return corrected(min(known, self.points), min(known + 1, self.points))
 

@@ -39,6 +39,10 @@ class UniPC(Exponential):
     def points(self) -> int:
         return self.order
 
+    @property
+    def remembered(self) -> int:
+        return self.order + 1
+
     def corrections(self, known: int) -> Sequence[Correction]:
         return corrected(min(known, self.points), min(known + 1, self.points))
 
