@@ -15,9 +15,18 @@ import torch
 import scoresde as sd
 from scoresde import grids
 from scoresde.noise import BrownianNoise
-from scoresde.solvers import DDIM, Euler, EulerMaruyama, Heun
+from scoresde.solvers import DDIM, RK4, AdamsBashforth, DPMSolver, Euler, EulerMaruyama, Heun, UniPC
 
-SOLVERS = {"Euler": Euler(), "Heun": Heun(), "DDIM(eta=0)": DDIM(), "EulerMaruyama(eta=0)": EulerMaruyama(eta=0.0)}
+SOLVERS = {
+    "Euler": Euler(),
+    "Heun": Heun(),
+    "RK4": RK4(),
+    "DDIM(eta=0)": DDIM(),
+    "EulerMaruyama(eta=0)": EulerMaruyama(eta=0.0),
+    **{f"DPMSolver({order})": DPMSolver(order) for order in (1, 2, 3)},
+    **{f"UniPC({order})": UniPC(order) for order in (1, 2, 3)},
+    **{f"AdamsBashforth({order})": AdamsBashforth(order) for order in (2, 3, 4)},
+}
 PROCESSES = {
     "VP": sd.VP(),
     "VE": sd.VE(0.01, 20.0),
