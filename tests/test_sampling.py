@@ -109,11 +109,14 @@ class Broken(sd.Wrapped):
         return p
 
 
-@pytest.mark.parametrize("solver", [Ancestral(), EulerMaruyama(), DDIM()], ids=["ancestral", "em", "ddim"])
+NAMED = [Ancestral(), EulerMaruyama(), DDIM(), sd.solvers.UniPC(), sd.solvers.ERSDE(), sd.solvers.AdamsBashforth(4)]
+
+
+@pytest.mark.parametrize("solver", NAMED, ids=[type(s).__name__ for s in NAMED])
 def test_a_network_that_breaks_is_named_by_solver_sample_step_and_time(solver: sd.solvers.Solver) -> None:
     denoiser = Broken(mixture().denoiser(sd.VP()), sample=2, call=7)
     with pytest.raises(sd.NumericalError, match=r"sample 2 of the batch .* step 7 of 20, from t = 0\.7 to 0\.65"):
-        sd.sample(denoiser, solver, steps=20, n=4)
+        sd.sample(denoiser, solver, times=grids.uniform(20), n=4)
 
 
 def test_the_adaptive_solver_names_it_too_and_does_not_hang() -> None:
