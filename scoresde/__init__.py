@@ -31,7 +31,7 @@ _HOMES = {
     ),
     "scoresde.distributions": ("Empirical", "GaussianMixture", "gaussian_kl"),
     "scoresde.errors": ("BusyError", "CheckpointError", "NumericalError"),
-    "scoresde.inverse": ("GaussianMeasurement",),
+    "scoresde.inverse": ("GaussianMeasurement", "restore"),
     "scoresde.latents": ("slerp",),
     "scoresde.mixtures": ("MIXTURES",),
     "scoresde.noise": ("BrownianNoise", "CounterNoise", "Noise"),
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     )
     from scoresde.distributions import Empirical, GaussianMixture, gaussian_kl
     from scoresde.errors import BusyError, CheckpointError, NumericalError
-    from scoresde.inverse import GaussianMeasurement
+    from scoresde.inverse import GaussianMeasurement, restore
     from scoresde.latents import slerp
     from scoresde.mixtures import MIXTURES
     from scoresde.noise import BrownianNoise, CounterNoise, Noise

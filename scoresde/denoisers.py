@@ -33,9 +33,11 @@ class Denoiser(nn.Module, abc.ABC):
         max_log_snr: the cleanest noise level that it can be asked about (inf for exact laws).
         data_range: (low, high) where clean data live, for pictures; clipping goes by it, and samples come out in it.
         memory_format: how the states that it is sampled with lie in memory.
+        data_std: standard deviation of clean data about their mean, root mean square over entries; 0.5 is usual for
+            pictures in [-1, 1]. Posterior samplers take their scale from it.
 
     Raises:
-        ValueError: an empty data range.
+        ValueError: an empty data range, or a data_std that is not positive.
     """
 
     def __init__(
@@ -46,8 +48,12 @@ class Denoiser(nn.Module, abc.ABC):
         max_log_snr: float = math.inf,
         data_range: tuple[float, float] = (-1.0, 1.0),
         memory_format: torch.memory_format = torch.contiguous_format,
+        data_std: float = 0.5,
     ) -> None:
         super().__init__()
+        if not 0 < data_std < math.inf:
+            raise ValueError(f"data_std = {data_std}; it must be positive")
+        self.data_std = data_std
         if not data_range[0] < data_range[1]:
             raise ValueError(f"data_range = {data_range} is empty; give (low, high), such as (-1, 1) or (0, 1)")
         self.data_range = data_range
@@ -177,6 +183,7 @@ class NetDenoiser(Denoiser):
             of betas (`VP.from_betas`), the log-SNR for any other.
         shape: of one sample; needed only to sample without a start.
         data_range: of the clean data that the network was trained on.
+        data_std: their standard deviation about their mean.
     """
 
     def __init__(
@@ -188,10 +195,11 @@ class NetDenoiser(Denoiser):
         condition: Conditioning | None = None,
         shape: tuple[int, ...] | None = None,
         data_range: tuple[float, float] = (-1.0, 1.0),
+        data_std: float = 0.5,
     ) -> None:
         if condition is None:
             condition = LogSNR() if sde.chain_steps is None else ChainIndex(sde.chain_steps)
-        super().__init__(sde, parameterisation, shape, condition.max_log_snr(sde), data_range)
+        super().__init__(sde, parameterisation, shape, condition.max_log_snr(sde), data_range, data_std=data_std)
         self.module = module
         self.condition = condition
 
@@ -240,8 +248,11 @@ class EpsNet(NetDenoiser):
         condition: Conditioning | None = None,
         shape: tuple[int, ...] | None = None,
         data_range: tuple[float, float] = (-1.0, 1.0),
+        data_std: float = 0.5,
     ) -> None:
-        super().__init__(module, sde, PredictsEps(), condition=condition, shape=shape, data_range=data_range)
+        super().__init__(
+            module, sde, PredictsEps(), condition=condition, shape=shape, data_range=data_range, data_std=data_std
+        )
 
 
 # --- wrappers ------------------------------------------------------------------------------------------
@@ -268,6 +279,7 @@ class Wrapped(Denoiser):
             inner.max_log_snr,
             inner.data_range,
             inner.memory_format if memory_format is None else memory_format,
+            inner.data_std,
         )
         self.inner = inner
 

@@ -44,8 +44,8 @@ class LinearMeasurement(Protocol):
     @property
     def noise_std(self) -> float | Tensor: ...
 
-    def matrix(self, dim: int) -> Tensor:
-        """A as a dense (M, D) float64 matrix.
+    def dense(self, shape: int) -> Tensor:
+        """A as an (M, D) float64 matrix, for vectors of `shape` entries.
 
         Raises:
             ValueError: the operator is not linear.
@@ -248,7 +248,7 @@ class GaussianMixture:
         Raises:
             ValueError: y of the wrong shape or not finite, or noise_std = 0 with a singular A S_i A'.
         """
-        a = measurement.matrix(self.dim)
+        a = measurement.dense(self.dim)
         y = torch.as_tensor(y, dtype=torch.float64, device="cpu").flatten()
         if y.shape != a.shape[:1]:
             raise ValueError(f"y has {len(y)} entries; the operator gives {len(a)}")
@@ -393,7 +393,9 @@ class MixtureDenoiser(Denoiser):
     """The exact denoiser of a `GaussianMixture`: float64 coefficients, the state's dtype for the data."""
 
     def __init__(self, law: GaussianMixture, sde: LinearSDE) -> None:
-        super().__init__(sde, PredictsExcess(), (law.dim,))
+        centred = law.means - law.mean()
+        spread = (law.weights @ (law.eigenvalues + centred.square())).mean().sqrt().item()
+        super().__init__(sde, PredictsExcess(), (law.dim,), data_std=max(spread, 1e-150))
         self.law = law
 
     @property
@@ -436,7 +438,8 @@ class EmpiricalDenoiser(Denoiser):
     """The ideal denoiser of a finite data set (De Bortoli 2022; Karras et al. 2022, app. B.3)."""
 
     def __init__(self, law: Empirical, sde: LinearSDE) -> None:
-        super().__init__(sde, PredictsX0(), tuple(law.data.shape[1:]))
+        spread = law.data.var(0, correction=0).mean().sqrt().item()
+        super().__init__(sde, PredictsX0(), tuple(law.data.shape[1:]), data_std=max(spread, 1e-150))
         self.law = law
 
     @property

@@ -1,5 +1,5 @@
 """The operators, under the name that users know: `sd.operators.Dense(A)`."""
 
-from scoresde.linalg import Dense, Identity, LinearOperator
+from scoresde.linalg import SVD, Dense, Identity, LinearOperator, Operator
 
-__all__ = ["Dense", "Identity", "LinearOperator"]
+__all__ = ["SVD", "Dense", "Identity", "LinearOperator", "Operator"]

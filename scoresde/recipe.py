@@ -367,6 +367,7 @@ def denoiser(recipe: Recipe, space: Space) -> NetDenoiser:
         PARAMETERISATIONS[recipe.network.predict](space.data_std),
         condition=LogSNR(low, high),
         shape=space.shape,
+        data_std=space.data_std,
     )
 
 

@@ -135,7 +135,7 @@ def sample(
     """
     solver = UniPC() if solver is None else solver
     grid = _grid(denoiser, solver, steps, times)
-    id_tensor = _ids(n, ids, x1)
+    id_tensor = sample_ids(n, ids, x1)
     event = _event_shape(denoiser, shape, x1)
     count = len(id_tensor)
     batch = count if batch_size is None else batch_size
@@ -230,7 +230,12 @@ def _grid(
     return grid
 
 
-def _ids(n: int | None, ids: Sequence[int] | Tensor | None, x1: Tensor | None) -> Tensor:
+def sample_ids(n: int | None, ids: Sequence[int] | Tensor | None, x1: Tensor | None = None) -> Tensor:
+    """The numbers of the samples that these arguments of `sample` ask for, (n,) int64.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
     if n is not None and n < 1:
         raise ValueError(f"n = {n}; it must be 1 or more")
     if ids is None:

@@ -1,4 +1,4 @@
-"""What is measured: y = A x + noise_std z, z ~ N(0, I)."""
+"""What is measured: y = A(x) + noise_std z, z ~ N(0, I)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,62 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import flat_sum
-from scoresde.linalg import LinearOperator
+from scoresde.linalg import Operator
+from scoresde.linalg.base import Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianMeasurement:
     """y = operator(x) + noise_std z.
 
     Args:
-        operator: a linear operator.
-        noise_std: standard deviation of the noise, > 0, in the units of y.
+        operator: linear, or any map.
+        noise_std: standard deviation of the noise, > 0, in the units of y: a number, or one for each entry of a
+            measurement (a tensor that broadcasts to it).
 
     Raises:
-        ValueError: noise_std not positive or not finite.
+        ValueError: a noise_std that is not positive or not finite.
     """
 
-    operator: LinearOperator
-    noise_std: float
+    operator: Operator
+    noise_std: float | Tensor
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_std < math.inf:
-            raise ValueError(f"noise_std = {self.noise_std}; it must be positive and finite")
+        std = torch.as_tensor(self.noise_std, dtype=torch.float64)
+        bad = ~((std > 0) & std.isfinite())
+        if bool(bad.any()):
+            raise ValueError(f"noise_std = {std[bad].flatten()[0].item():g}; it must be positive and finite")
 
-    def matrix(self, dim: int) -> Tensor:
-        """A as a dense (M, dim) float64 matrix."""
-        return self.operator.matrix(dim)
+    def dense(self, shape: int | Shape) -> Tensor:
+        """A as an (M, D) float64 matrix, for samples of `shape` (flattened); an int is a vector's length.
+
+        Raises:
+            ValueError: the operator is not linear.
+        """
+        return self.operator.as_linear().dense(shape)
+
+    def std(self, like: Tensor) -> Tensor:
+        """noise_std in the dtype and on the device of `like`, () or broadcasting to one measurement."""
+        return torch.as_tensor(self.noise_std).to(like)
 
     def simulate(self, x: Tensor, seed: int = 0) -> Tensor:
         """A draw of y given x, (B, *)."""
         clean = self.operator(x)
         z = torch.randn(clean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        return clean + self.noise_std * z.to(clean)
+        return clean + self.std(clean) * z.to(clean)
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """(y - A(x)) / noise_std, (B, *): standard normal at the true x."""
+        clean = self.operator(x)
+        return (y.to(clean) - clean) / self.std(clean)
+
+    def chi_square(self, x: Tensor, y: Tensor) -> Tensor:
+        """|residual|^2 / M, (B,): 1 +- sqrt(2 / M) at the true x, and a little less for draws from the posterior."""
+        z = self.residual(x, y)
+        return flat_sum(z.square()) / z[0].numel()
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """log N(y; A x, noise_std^2 I) in nats, (B,)."""
-        z = (y - self.operator(x)) / self.noise_std
-        return -flat_sum(0.5 * z.square() + math.log(self.noise_std) + 0.5 * math.log(2.0 * math.pi))
+        """log N(y; A(x), noise_std^2 I) in nats, (B,)."""
+        z = self.residual(x, y)
+        std = self.std(z).expand(z.shape[1:])
+        return -flat_sum(0.5 * z.square() + torch.log(std) + 0.5 * math.log(2.0 * math.pi))

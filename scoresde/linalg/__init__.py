@@ -1,5 +1,6 @@
-"""Linear operators."""
+"""Operators on batches of samples, and what is known of their structure."""
 
-from scoresde.linalg.operators import Dense, Identity, LinearOperator
+from scoresde.linalg.base import SVD, LinearOperator, Operator
+from scoresde.linalg.simple import Dense, Identity
 
-__all__ = ["Dense", "Identity", "LinearOperator"]
+__all__ = ["SVD", "Dense", "Identity", "LinearOperator", "Operator"]

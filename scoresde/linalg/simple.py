@@ -1,29 +1,14 @@
-"""Linear operators on batches: A(x), A.adjoint(y), and A as a matrix."""
+"""The identity, and a given matrix."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class LinearOperator(abc.ABC):
-    """A linear map of one sample, applied to each of a batch (B, *)."""
-
-    @abc.abstractmethod
-    def __call__(self, x: Tensor) -> Tensor:
-        """A x."""
-
-    @abc.abstractmethod
-    def adjoint(self, y: Tensor) -> Tensor:
-        """A' y, with <A x, y> = <x, A' y>."""
-
-    def matrix(self, dim: int) -> Tensor:
-        """A as a dense (M, dim) float64 matrix for vectors of `dim` entries, column by column."""
-        return self(torch.eye(dim, dtype=torch.float64)).mT.contiguous()
+from scoresde.linalg.base import SVD, LinearOperator, Shape
 
 
 class Identity(LinearOperator):
@@ -34,6 +19,9 @@ class Identity(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y
+
+    def svd(self, shape: Shape) -> SVD:
+        return SVD(self, torch.ones(shape, dtype=torch.float64), lambda x: x, lambda z: z)
 
 
 class Dense(LinearOperator):
@@ -49,6 +37,10 @@ class Dense(LinearOperator):
             raise ValueError(f"A has shape {tuple(self._matrix.shape)}; a matrix (M, D) is needed")
         if not bool(self._matrix.isfinite().all()):
             raise ValueError("A holds values that are not finite")
+
+    def __repr__(self) -> str:
+        m, d = self._matrix.shape
+        return f"Dense({m} x {d})"
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._check(x, self._matrix.shape[1]) @ self._matrix.to(x).mT
