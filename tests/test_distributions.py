@@ -222,14 +222,6 @@ def test_wrong_measurements_are_refused() -> None:
         measurement.operator(normal(2, 4))
 
 
-def test_an_operator_and_its_adjoint() -> None:
-    for operator in (sd.operators.Dense(normal(2, 3)), sd.operators.Identity()):
-        x = normal(5, 3)
-        y = normal(*operator(x).shape, seed=1)
-        torch.testing.assert_close((operator(x) * y).sum(1), (x * operator.adjoint(y)).sum(1))
-        torch.testing.assert_close(x @ operator.matrix(3).T, operator(x))
-
-
 @pytest.mark.parametrize("name", sd.MIXTURES)
 def test_named_mixtures_are_about_standardised(name: str) -> None:
     law = sd.MIXTURES[name]()

@@ -45,7 +45,7 @@ class GaussianMeasurement:
 
     def std(self, like: Tensor) -> Tensor:
         """noise_std in the dtype and on the device of `like`, () or broadcasting to one measurement."""
-        return torch.as_tensor(self.noise_std).to(like)
+        return torch.as_tensor(self.noise_std, dtype=torch.float64).to(like)
 
     def simulate(self, x: Tensor, seed: int = 0) -> Tensor:
         """A draw of y given x, (B, *)."""
