@@ -10,6 +10,7 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,13 @@ DENSE_AT_MOST = 4096
 
 
 class Operator(abc.ABC):
-    """A map A of one sample to one measurement, applied to each of a batch: (B, *) -> (B, *)."""
+    """A map A of one sample to one measurement, applied to each of a batch: (B, *) -> (B, *).
+
+    Attributes:
+        linear: whether it is a `LinearOperator`.
+    """
+
+    linear: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -57,6 +64,8 @@ class Operator(abc.ABC):
 
 class LinearOperator(Operator):
     """A linear map of one sample, applied to each of a batch."""
+
+    linear = True
 
     @abc.abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
