@@ -44,6 +44,7 @@ _HOMES = {
         "PredictsX0",
     ),
     "scoresde.processes": ("EDM", "VE", "VP", "Cosine", "GaussianPath", "RectifiedFlow", "SubVP"),
+    "scoresde.rescheduled": ("Rescheduled",),
     "scoresde.reverse": ("Reverse",),
     "scoresde.sampling": ("decode", "encode", "sample", "solve", "trajectory"),
     "scoresde.sde": ("SDE", "LinearSDE", "ProcessWarning"),
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         PredictsX0,
     )
     from scoresde.processes import EDM, VE, VP, Cosine, GaussianPath, RectifiedFlow, SubVP
+    from scoresde.rescheduled import Rescheduled
     from scoresde.reverse import Reverse
     from scoresde.sampling import decode, encode, sample, solve, trajectory
     from scoresde.sde import SDE, LinearSDE, ProcessWarning

@@ -142,6 +142,10 @@ class GaussianMixture:
             self.weights[:, None] * centred
         )
 
+    def gaussian(self) -> GaussianMixture:
+        """The Gaussian with its mean and covariance."""
+        return GaussianMixture([1.0], self.mean()[None], self.covariance()[None], dtype=self.dtype, device=self.device)
+
     def kl(self, other: GaussianMixture) -> float:
         """KL(self || other) in nats, closed for single Gaussians only.
 
@@ -173,12 +177,16 @@ class GaussianMixture:
         label = (
             torch.multinomial(self.weights, n, replacement=True, generator=generator) if n else torch.zeros(0).long()
         )
-        z = torch.randn(n, self.dim, dtype=torch.float64, generator=generator) * self.eigenvalues.sqrt()[label]
+        x = self.place(torch.randn(n, self.dim, dtype=torch.float64, generator=generator), label)
+        return x.to(self.device, self.dtype), label.to(self.device)
+
+    def place(self, z: Tensor, label: Tensor) -> Tensor:
+        """m_i + U_i sqrt(l_i) z, (n, D) float64: a draw of component i = label, (n,), for standard normal z, (n, D)."""
+        z = z.double().cpu() * self.eigenvalues.sqrt()[label]
         if self.basis is not None:
             for i in label.unique().tolist():
                 z[label == i] = z[label == i] @ self.basis[i].mT
-        x = self.means[label] + z
-        return x.to(self.device, self.dtype), label.to(self.device)
+        return self.means[label] + z
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log density in nats, (B, D) -> (B,).

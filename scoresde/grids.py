@@ -96,6 +96,29 @@ def karras(sde: LinearSDE, steps: int, *, rho: float = 7.0, sigma_min: float = 2
     return _pinned(torch.cat([sde.time_of_log_snr(-2.0 * torch.log(ratio)), torch.zeros(1).double()]))
 
 
+def geometric(
+    sde: LinearSDE, steps: int, *, sigma_min: float = 1e-2, sigma_max: float = 1e3, max_log_snr: float = math.inf
+) -> Tensor:
+    """Equal ratios of sigma / alpha, from min(sigma_max, its value at t = 1) to sigma_min, and 0 behind.
+
+    As dense at high noise as near the data: for particles, whose weights are settled there.
+
+    Args:
+        sigma_min, sigma_max: ends in sigma / alpha.
+        max_log_snr: the cleanest level that a denoiser may be asked about; sigma_min is raised to it.
+
+    Raises:
+        ValueError: sigma_min not below the largest ratio.
+    """
+    n = check_steps(steps)
+    top = torch.exp(-0.5 * sde.log_snr(1.0)).item()
+    high, low = min(sigma_max, top), max(sigma_min, math.exp(-0.5 * max_log_snr))
+    if not 0 < low < high:
+        raise ValueError(f"sigma_min = {low:g}: it must lie between 0 and the largest sigma / alpha, {high:g}")
+    log_ratio = torch.linspace(math.log(high), math.log(low), n, dtype=torch.float64)
+    return _pinned(torch.cat([sde.time_of_log_snr(-2.0 * log_ratio), torch.zeros(1).double()]))
+
+
 def logistic(
     sde: LinearSDE, steps: int, *, centre: float = 1.0, spread: float = 1.6, max_log_snr: float = math.inf
 ) -> Tensor:
@@ -169,11 +192,12 @@ def linspace(chain_steps: int, steps: int) -> Tensor:
     return _chain(chain_steps, torch.round(torch.linspace(chain_steps, 1, n, dtype=torch.float64)))
 
 
-UNIFORM, LOGISTIC = "uniform", "logistic"
+UNIFORM, LOGISTIC, GEOMETRIC = "uniform", "logistic", "geometric"
 
 GRIDS: dict[str, Callable[[LinearSDE, int, float], Tensor]] = {
     UNIFORM: lambda sde, steps, max_log_snr: uniform(steps),
     LOGISTIC: lambda sde, steps, max_log_snr: logistic(sde, steps, max_log_snr=max_log_snr),
+    GEOMETRIC: lambda sde, steps, max_log_snr: geometric(sde, steps, max_log_snr=max_log_snr),
     "quadratic": lambda sde, steps, max_log_snr: quadratic(steps),
     "log-snr": lambda sde, steps, max_log_snr: log_snr(sde, steps),
     "karras": lambda sde, steps, max_log_snr: karras(sde, steps),

@@ -29,6 +29,7 @@ FLOORS = {
     "scoresde.grids": 3,
     "scoresde.denoisers": 4,
     "scoresde.reverse": 5,
+    "scoresde.rescheduled": 5,
     "scoresde.distributions": 5,
     "scoresde.chain": 5,
     "scoresde.training": 5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 PROCESSES = ("vp", "cosine", "sub-vp", "ve", "edm", "rectified-flow")
 PROCESS_PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -19,7 +20,7 @@ WEIGHTS = ("simple", "likelihood", "vlb", "min-snr", "edm")
 TIMES = ("continuous", "chain")
 PRECISIONS = ("float32", "bfloat16", "float16")
 PRESETS = ("tiny", "small", "base")
-GRIDS = ("uniform", "logistic", "quadratic", "log-snr", "karras", "leading", "trailing", "linspace")
+GRIDS = ("uniform", "logistic", "geometric", "quadratic", "log-snr", "karras", "leading", "trailing", "linspace")
 MIXTURES = ("grid25", "two-moons", "ring8", "uneven", "modes64")
 SOURCES = ("digits", "photos", "moons", "checkerboard", "swissroll", "rings")
 DEVICES = ("auto", "cpu", "cuda")
@@ -144,6 +145,174 @@ SOLVERS: dict[str, SolverFacts] = {
 }
 
 
+# --- restore -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What the table of methods of `scoresde restore` says of one of them.
+
+    Args:
+        cls: its name in the library.
+        operators: that it is for: the identity, a mask, linear ones, linear ones with an SVD, or any.
+        evaluations, gradients: of the network, in a step.
+        exact: the limit in which its draws have the law of x given y; empty when there is none.
+        tuning: that it needs.
+        about: the method and its source, in a few words.
+        solver: takes --solver.
+        steps: by default.
+        interacting: its samples are made together.
+        particles, twist: takes --particles, --twist.
+    """
+
+    cls: str
+    operators: str
+    evaluations: str
+    gradients: str
+    exact: str
+    tuning: str
+    about: str
+    solver: bool = False
+    steps: int = DEFAULT_STEPS
+    interacting: bool = False
+    particles: bool = False
+    twist: bool = False
+
+
+IDENTITY, MASK, LINEAR, SPECTRAL, ANY = "identity", "mask", "linear", "SVD", "any"
+NO_TUNING = "none"
+
+MANY = "many particles and steps"
+
+METHODS: dict[str, MethodFacts] = {
+    "mmps": MethodFacts(
+        *("MMPS", LINEAR, "1", "up to 9", "", NO_TUNING),
+        "the whole covariance of x0 given x_t, by gradients (Rozet et al. 2024); exact for Gaussian priors",
+        solver=True,
+    ),
+    "pigdm": MethodFacts(
+        *("PiGDM", LINEAR, "1", "1", "", NO_TUNING),
+        "one variance for all of x0 given x_t (Song et al. 2023); exact for priors N(m, s^2 I)",
+        solver=True,
+    ),
+    "tmpd": MethodFacts(
+        *("TMPD", LINEAR, "1", "2", "", NO_TUNING),
+        "a variance of x0 given x_t for each entry of y (Boys et al. 2023)",
+        solver=True,
+    ),
+    "dps": MethodFacts(
+        *("DPS", ANY, "1", "1", "", "zeta, for each task and noise"),
+        "down the gradient of the misfit of x0 given x_t, as published, with zeta = 1 (Chung et al. 2023)",
+        solver=True,
+    ),
+    "measurement-sde": MethodFacts(
+        *("MeasurementSDE", IDENTITY, "1", NO, "many steps", NO_TUNING),
+        "reverse diffusion of the measurement itself, for noise alone (Anderson 1982)",
+        steps=50,
+    ),
+    "repaint": MethodFacts(
+        *("RePaint", MASK, "10", NO, "", NO_TUNING),
+        "what is seen is replaced in each step, and the rest resampled to fit (Lugmayr et al. 2022)",
+    ),
+    "ddrm": MethodFacts(
+        *("DDRM", SPECTRAL, "1", NO, "", NO_TUNING),
+        "each coordinate of the SVD of A goes its own way from noise to data (Kawar et al. 2022)",
+    ),
+    "ddnm": MethodFacts(
+        *("DDNM", SPECTRAL, "1", NO, "", NO_TUNING),
+        "DDNM+: what A sees of x0 given x_t is put right in each step (Wang et al. 2023)",
+    ),
+    "diffpir": MethodFacts(
+        *("DiffPIR", ANY, "1", NO, "", "weight of the prior"),
+        "denoises and steps towards y in turn; x0 given x_t and y is a point, not a draw (Zhu et al. 2023)",
+    ),
+    "reddiff": MethodFacts(
+        *("REDDiff", ANY, "1", NO, "", "weight of the prior, rate"),
+        "RED-diff: looks for one likely x with the denoiser as regulariser; no sampler (Mardani et al. 2024)",
+    ),
+    "daps": MethodFacts(
+        *("DAPS", ANY, "5", NO, "", NO_TUNING),
+        "draws x0 anew at each noise level, as if Gaussian given x_t (Zhang et al. 2024)",
+    ),
+    "split-gibbs": MethodFacts(
+        *("SplitGibbs", ANY, "5", NO, "r_min to 0, and many sweeps", NO_TUNING),
+        "x and a copy of it that takes the likelihood, drawn in turn; a step is a sweep (Coeurdoux et al. 2024)",
+    ),
+    "mcgdiff": MethodFacts(
+        *("MCGDiff", SPECTRAL, "1 a particle", NO, MANY, NO_TUNING),
+        "particles led by a noised copy of y, on the SVD of A (Cardoso et al. 2024)",
+        interacting=True,
+        particles=True,
+    ),
+    "twisted-smc": MethodFacts(
+        *("TwistedSMC", LINEAR, "1 a particle", "of the twist", MANY, NO_TUNING),
+        "particles steered by a guided method, --twist, and weighed (Wu et al. 2023)",
+        interacting=True,
+        particles=True,
+        twist=True,
+    ),
+}
+"""Each is the class `cls` in the module of that name in `scoresde.inverse`, with _ for -."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task of `scoresde restore`.
+
+    Args:
+        about: what was done to the picture.
+        options: that it takes, of those that not all take; needs: of these, those that must be given.
+    """
+
+    about: str
+    options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+TASKS: dict[str, TaskFacts] = {
+    "denoise": TaskFacts("noise alone"),
+    "inpaint": TaskFacts("parts are missing", ("mask", "keep", "text"), ("mask",)),
+    "deblur": TaskFacts("a blur", ("kernel", "kernel_std", "boundary")),
+    "motion-deblur": TaskFacts("a blur by straight movement", ("length", "angle", "boundary")),
+    "superres": TaskFacts("made smaller", ("scale", "shrink")),
+    "colourise": TaskFacts("made grey"),
+    "dejpeg": TaskFacts("saved as JPEG", ("quality",)),
+    "dequantise": TaskFacts("rounded to a few levels", ("levels",)),
+    "hdr": TaskFacts("contrast raised, and cut at black and white", ("gain",)),
+}
+NOT_LINEAR = ("dejpeg", "dequantise", "hdr")
+MASKS, MASKS_OF_A_SHARE = ("box", "random", "text"), ("box", "random")
+KERNELS = ("gaussian",)
+BOUNDARIES = ("circular", "reflect", "zero")
+SHRINKS = ("average", "bicubic")
+KEEP = {"box": 0.75, "random": 0.5}
+TASK_DEFAULTS: dict[str, Any] = {
+    "text": "scoresde",
+    "kernel": "gaussian",
+    "kernel_std": 1.5,
+    "boundary": "circular",
+    "length": 7.0,
+    "angle": 0.0,
+    "scale": 2,
+    "shrink": "average",
+    "quality": 10,
+    "levels": 4,
+    "gain": 2.0,
+}
+
+DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY = "mmps", "daps"
+DEFAULT_METHODS: dict[str, str] = {
+    task: DEFAULT_METHOD_ANY if task in NOT_LINEAR else DEFAULT_METHOD_LINEAR for task in TASKS
+}
+"""By task; for --operator it is one of the two by whether that is linear."""
+SIMULATED_SIGMA = 0.05
+DRAWS = 8
+PARTICLES = 64
+TWISTS = ("mmps", "pigdm", "tmpd")
+MMPS_AT_MOST = 64
+"""Entries of y for which mmps steers particles: it takes a network gradient for each."""
+
+
 def flag(name: str) -> str:
     """The option of a parameter: beta_min -> --beta-min."""
     return "--" + name.replace("_", "-")
@@ -152,3 +321,35 @@ def flag(name: str) -> str:
 def takers(option: str) -> str:
     """The solvers that take an option, as words."""
     return ", ".join(name for name, facts in SOLVERS.items() if option in facts.options)
+
+
+def of_tasks(option: str) -> str:
+    """The tasks that take an option, as words."""
+    return ", ".join(name for name, facts in TASKS.items() if option in facts.options)
+
+
+def guided() -> str:
+    """The methods that take --solver, as words."""
+    return ", ".join(name for name, facts in METHODS.items() if facts.solver)
+
+
+def with_twist() -> str:
+    """The methods that take --twist, as words."""
+    return ", ".join(name for name, facts in METHODS.items() if facts.twist)
+
+
+def with_particles() -> str:
+    """The methods that take --particles, as words."""
+    return ", ".join(name for name, facts in METHODS.items() if facts.particles)
+
+
+def default_methods() -> str:
+    """Which method is the default for what, as words."""
+    of: dict[str, list[str]] = {method: [] for method in (DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY)}
+    of |= {method: [] for method in DEFAULT_METHODS.values()}
+    for task, method in DEFAULT_METHODS.items():
+        of[method].append(task)
+    of[DEFAULT_METHOD_ANY].append("an --operator that is not linear")
+    return "; ".join(
+        method if method == DEFAULT_METHOD_LINEAR else f"{method} for {', '.join(what)}" for method, what in of.items()
+    )

@@ -12,13 +12,11 @@ from scoresde.denoisers import Denoiser
 from scoresde.inverse.measurement import GaussianMeasurement
 from scoresde.inverse.mmps import MMPS
 from scoresde.inverse.problem import Draws, Method, Problem, Run
-from scoresde.noise import uniform
+from scoresde.inverse.resampling import offset, systematic
 from scoresde.reverse import Reverse
 from scoresde.sampling import sample_ids
 from scoresde.sde import SDE
 from scoresde.solvers import Solver
-
-RESAMPLING = 7  # the stream of random words for `equally_weighted`
 
 
 def restore(
@@ -139,23 +137,13 @@ def _in_batches(method: Method, problem: Problem, run: Run) -> Draws:
     return Draws(torch.cat([part.x[:keep] for part, keep in parts]), diagnostics=first.diagnostics)
 
 
-def equally_weighted(draws: Draws, seed: int = 0) -> Tensor:
-    """(n, *) draws of equal weight: as they are, or resampled systematically by their weights."""
-    if draws.log_weights is None:
+def equally_weighted(draws: Draws, seed: int = 0, n: int | None = None) -> Tensor:
+    """(n, *) draws of equal weight: as they are, or resampled systematically by their weights, where needed."""
+    n = len(draws.x) if n is None else n
+    if draws.log_weights is None and n == len(draws.x):
         return draws.x
-    u = uniform(seed, torch.zeros(1, dtype=torch.int64), (1,), stream=RESAMPLING, dtype=torch.float64).item()
-    return draws.x[systematic(draws.log_weights, u)]
-
-
-def systematic(log_weights: Tensor, u: float, n: int | None = None) -> Tensor:
-    """(n,) indices, each as often as n times its weight, rounded up or down (Kitagawa 1996); u is uniform in (0, 1).
-
-    Indices ascend, so that equal weights give 0..n-1.
-    """
-    n = len(log_weights) if n is None else n
-    edges = torch.softmax(log_weights.double(), 0).cumsum(0)
-    points = (torch.arange(n, dtype=torch.float64, device=edges.device) + u) / n
-    return torch.searchsorted(edges, points * edges[-1]).clamp_max(len(log_weights) - 1)
+    log_weights = torch.zeros(len(draws.x)) if draws.log_weights is None else draws.log_weights
+    return draws.x[systematic(log_weights, offset(seed, 0), n).to(draws.x.device)]
 
 
 def _event_shape(denoiser: Denoiser, shape: Sequence[int] | None) -> tuple[int, ...]:

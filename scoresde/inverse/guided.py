@@ -11,7 +11,6 @@ q_t(y | x_t) = E[N(y; A(X_0), noise_std^2 I) | X_t = x_t] and in nothing else.
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -20,15 +19,13 @@ from torch import Tensor
 
 from scoresde._tensors import expand
 from scoresde.denoisers import Wrapped
+from scoresde.inverse.levels import regular
 from scoresde.inverse.problem import Draws, Method, Problem, Run
 from scoresde.parameterisations import PredictsX0, combine_prediction
 from scoresde.reverse import Reverse
 from scoresde.sampling import sample
 from scoresde.sde import Level
-from scoresde.solvers import ERSDE, Solver
-
-LEAST_SIGNAL = 1e-4
-"""alpha / sigma below which x_t says nothing: there, the level with this ratio stands for t (0 / 0 where alpha = 0)."""
+from scoresde.solvers import SASolver, Solver
 
 Pullback = Callable[[Tensor], Tensor]
 
@@ -53,11 +50,13 @@ class Twist(NamedTuple):
         x0: E[x0 | x_t], (B, *).
         guided: E[x0 | x_t, y], (B, *).
         log_prob: of y given x_t, nats, normalised, (B,).
+        variance: of x0 given x_t, per direction, in the mean over those that A sees, (B,).
     """
 
     x0: Tensor
     guided: Tensor
     log_prob: Tensor
+    variance: Tensor
 
 
 class GuidedDenoiser(Wrapped):
@@ -66,6 +65,7 @@ class GuidedDenoiser(Wrapped):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.denoiser, PredictsX0())
         self.problem = problem
+        self.shape = problem.shape
 
     @abc.abstractmethod
     def guided_x0(self, x: Tensor, t: Level) -> Tensor:
@@ -73,14 +73,7 @@ class GuidedDenoiser(Wrapped):
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         with torch.no_grad():
-            return self.guided_x0(x, self.regular(t))
-
-    def regular(self, t: Level) -> Level:
-        """`t`, or the level that stands for it where there is no signal."""
-        least = 2.0 * math.log(LEAST_SIGNAL)
-        if isinstance(t.log_snr, Tensor):
-            return self.sde.at(torch.where(t.log_snr < least, self.sde.time_of_log_snr(least), t.t))
-        return self.sde.at(self.sde.time_of_log_snr(least).item()) if t.log_snr < least else t
+            return self.guided_x0(x, regular(t))
 
     def estimate(self, x: Tensor, t: Level) -> Estimate:
         """x0 and the covariance as a function, from one evaluation of the prior's denoiser."""
@@ -100,6 +93,13 @@ class GuidedDenoiser(Wrapped):
 class TwistedDenoiser(GuidedDenoiser):
     """A guided denoiser whose estimate of q_t(y | x_t) is a normalised density, so that particles can be weighed."""
 
+    def check_twist(self) -> None:
+        """Refuse a problem that `twist` is not for, before anything is computed.
+
+        Raises:
+            ValueError: it is not.
+        """
+
     @abc.abstractmethod
     def twist(self, x: Tensor, t: Level) -> Twist:
         """x0, guided x0 and log q_t(y | x_t); called under `torch.no_grad`, away from alpha = 0."""
@@ -109,7 +109,7 @@ class Guided(Method):
     """A method that is a guided denoiser: it works with every solver."""
 
     solvers = True
-    default_solver: ClassVar[Solver[Reverse]] = ERSDE()
+    default_solver: ClassVar[Solver[Reverse]] = SASolver()
 
     @abc.abstractmethod
     def denoiser(self, problem: Problem) -> GuidedDenoiser:

@@ -6,26 +6,27 @@ With C_t = Cov[x0 | x_t] = (sigma^2 / alpha) d xhat0 / d x_t (Tweedie's second o
     E[x0 | x_t, y] = xhat0 + C_t A' S^-1 (y - A xhat0)
 
 which is exact for every Gaussian prior, at every t, as the posterior mean of theory 7. Products with C_t are
-vector-Jacobian products of the network. S is written out for short measurements, and solved with by conjugate
-gradients for others.
+vector-Jacobian products of the network. S is written out for short measurements, and solved with by GMRES for others: a
+network's Jacobian is not symmetric, and at high noise not even positive, so that conjugate gradients explode.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoresde._tensors import expand, flat_sum
+from scoresde._tensors import flat_sum
+from scoresde.inverse.gmres import gmres
 from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser
 from scoresde.inverse.problem import Problem
 from scoresde.sde import Level
 
-DENSE = 8
-"""Entries of y up to which S is written out: as many vector-Jacobian products as conjugate gradients may take."""
+DENSE, LARGEST = 8, 64
+"""Entries of y up to which S is written out: as many vector-Jacobian products as GMRES takes by default;
+and up to which particles may ask for it, who need its determinant."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MMPS(Twisted):
     """MMPS, for linear A; asymptotically exact for Gaussian priors only.
 
     Args:
-        iterations: of conjugate gradients at most, a vector-Jacobian product each.
+        iterations: of GMRES at most, a vector-Jacobian product each.
         tolerance: at which they stop, relative, in the residual of each sample.
 
     Raises:
@@ -67,7 +68,7 @@ class MMPSDenoiser(TwistedDenoiser):
             return self.twist(x, t).guided
         A, (x0, covariance) = self.operator, self.estimate(x, t)
         residual = self.problem.y - A(x0)
-        u = conjugate_gradients(
+        u = gmres(
             lambda v: self.variance * v + A(covariance(A.adjoint(v))),
             residual,
             self.choices.iterations,
@@ -75,22 +76,33 @@ class MMPSDenoiser(TwistedDenoiser):
         )
         return x0 + covariance(A.adjoint(u))
 
+    def check_twist(self) -> None:
+        M = self.problem.y[0].numel()
+        if M > LARGEST:
+            raise ValueError(
+                f"y has {M} entries, and particles need MMPS to write out a matrix of {M} x {M}, by as many network "
+                f"gradients; up to {LARGEST} will do: take twist=PiGDM() or TMPD()"
+            )
+
     def twist(self, x: Tensor, t: Level) -> Twist:
         A, (x0, covariance) = self.operator, self.estimate(x, t)
         residual = self.problem.y - A(x0)
         M = residual[0].numel()
         # row m of A C is (C A' e_m)': one product for each entry of y gives S and the gain
         unit = torch.eye(M, dtype=x.dtype, device=x.device).reshape(M, 1, *residual.shape[1:])
-        rows = torch.stack([covariance(A.adjoint(e.expand_as(residual))) for e in unit], 1)
-        S = torch.stack([A(row).flatten(1) for row in rows.unbind(1)], 1)
-        S = 0.5 * (S + S.mT) + torch.diag_embed(self.variance.expand(residual.shape[1:]).flatten())
+        seen = torch.cat([A.adjoint(e) for e in unit])
+        rows = torch.stack([covariance(a.expand_as(x)) for a in seen], 1)
+        spread = torch.stack([A(row).flatten(1) for row in rows.unbind(1)], 1)
+        S = 0.5 * (spread + spread.mT) + torch.diag_embed(self.variance.expand(residual.shape[1:]).flatten())
         factor = _cholesky(S)
         r = residual.flatten(1)[..., None]
         half = torch.linalg.solve_triangular(factor, r, upper=False)[..., 0]
         weights = torch.cholesky_solve(r, factor)[..., 0]
         guided = x0 + torch.einsum("bm,bm...->b...", weights, rows)
         log_det = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return Twist(x0, guided, -0.5 * (flat_sum(half.square()) + log_det + M * math.log(2.0 * math.pi)))
+        log_prob = -0.5 * (flat_sum(half.square()) + log_det + M * math.log(2.0 * math.pi))
+        variance = spread.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0.0) / seen.square().sum()
+        return Twist(x0, guided, log_prob, variance)
 
 
 def _cholesky(S: Tensor) -> Tensor:
@@ -101,26 +113,3 @@ def _cholesky(S: Tensor) -> Tensor:
         values = torch.maximum(values, 1e-6 * values.abs().amax(1, keepdim=True))
         factor = torch.linalg.cholesky((basis * values[:, None, :]) @ basis.mT)
     return factor
-
-
-def conjugate_gradients(S: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """v with S v = b for each sample of a batch, S positive definite (Hestenes & Stiefel 1952).
-
-    A sample that has converged, or meets a direction that S does not curve upwards along, stays as it is.
-    """
-    v, r = torch.zeros_like(b), b.clone()
-    p, r2 = r.clone(), flat_sum(r.square())
-    target = tolerance**2 * r2
-    for _ in range(iterations):
-        Sp = S(p)
-        curvature = flat_sum(p * Sp)
-        active = (r2 > target) & (curvature > 0)
-        if not bool(active.any()):
-            break
-        step = torch.where(active, r2 / torch.where(active, curvature, 1.0), 0.0)
-        v = v + expand(step, v) * p
-        r = r - expand(step, r) * Sp
-        new = flat_sum(r.square())
-        p = r + expand(torch.where(active, new / r2.clamp_min(1e-300), 0.0), p) * p
-        r2 = torch.where(active, new, r2)
-    return v

@@ -75,6 +75,11 @@ class Run:
         denoiser = problem.denoiser
         return CounterNoise(self.seed, self.ids, problem.shape, denoiser.dtype, denoiser.device)
 
+    def noise_of_y(self, problem: Problem) -> CounterNoise:
+        """The same in the shape of y; take other draw numbers than from `noise`, as the words are the same."""
+        denoiser = problem.denoiser
+        return CounterNoise(self.seed, self.ids, tuple(problem.y.shape[1:]), denoiser.dtype, denoiser.device)
+
     def grid(self, problem: Problem, name: str, default_steps: int = DEFAULT_STEPS) -> Tensor:
         """The times asked for, or so many steps of the named grid, for methods that make their own steps."""
         if self.times is not None:

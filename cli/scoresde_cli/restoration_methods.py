@@ -1,0 +1,103 @@
+"""From `--method` and its options to a method, and from `--solver` to the solver that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+
+from scoresde.inverse import Method
+from scoresde.inverse.guided import Guided
+from scoresde.linalg import Identity, Operator
+from scoresde_cli import names, restoration_options, solvers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method with its steps.
+
+    Args:
+        particles, twist: for methods that have any; a twist of None goes by the measurement.
+        solver: for guided methods, and its name; None for the method's own, and for methods that take none.
+        steps: None where an adaptive solver chooses them.
+    """
+
+    name: str
+    particles: int
+    twist: str | None
+    solver: solvers.AnySolver | None
+    solver_name: str | None
+    steps: int | None
+
+    @property
+    def facts(self) -> names.MethodFacts:
+        return names.METHODS[self.name]
+
+    def method(self, entries: int) -> Method:
+        """For a measurement of so many entries."""
+        return make(self.name, self.particles, entries, self.twist)
+
+    def deciding(self, entries: int) -> dict[str, Any]:
+        """As plain values, for settings.json."""
+        method = self.method(entries)
+        solver = method.default_solver if self.solver is None and isinstance(method, Guided) else self.solver
+        return {
+            "method": {"name": self.name, "choices": repr(method)},
+            "solver": None if solver is None else {"method": type(solver).__name__, **solvers.plain(solver)},
+            "steps": self.steps,
+        }
+
+    def label(self) -> str:
+        """For folder names: the method, and what is not its default."""
+        steps = None if self.steps == self.facts.steps else self.steps
+        return "-".join(str(part) for part in (self.name, self.twist, self.solver_name, steps) if part is not None)
+
+
+def plan(name: str, steps: int | None, solver: str | None, particles: int | None, twist: str | None, n: int) -> Plan:
+    """The method of that name with its options.
+
+    Raises:
+        UsageError: an option that it does not take.
+    """
+    restoration_options.check_method(name, solver, particles, twist)
+    particles = max(names.PARTICLES, n) if particles is None else particles
+    chosen = names.METHODS[name].steps if steps is None else steps
+    if solver is None:
+        return Plan(name, particles, twist, None, None, chosen)
+    made = solvers.make(solver, solvers.Wish(steps=steps))
+    return Plan(name, particles, twist, made, solver, None if made.adaptive else chosen)
+
+
+def make(name: str, particles: int, entries: int, twist: str | None = None) -> Method:
+    """The method of that name, as good as it is for a measurement of so many entries."""
+    facts = names.METHODS[name]
+    choices: dict[str, Any] = {"particles": particles} if facts.particles else {}
+    if facts.twist:
+        usual = names.TWISTS[0 if entries <= names.MMPS_AT_MOST else 1]
+        choices["twist"] = make(twist or usual, particles, entries)
+    module = import_module(f"scoresde.inverse.{name.replace('-', '_')}")
+    method: Method = getattr(module, facts.cls)(**choices)
+    return method
+
+
+def check_operator(plan: Plan, operator: Operator, what: str) -> None:
+    """Refuse an operator that the method is not for.
+
+    Raises:
+        UsageError: it is not linear, and the method needs that.
+    """
+    if plan.facts.operators != names.ANY and not operator.linear:
+        others = [name for name, facts in names.METHODS.items() if facts.operators == names.ANY]
+        raise click.UsageError(f"{what} is not linear, and {plan.name} needs that; take --method {', '.join(others)}")
+
+
+def exact_for(operator: Operator) -> list[str]:
+    """The methods for this operator whose draws have the law of the posterior in a limit."""
+    kinds = {names.ANY}
+    if operator.linear:
+        kinds |= {names.LINEAR, names.SPECTRAL}
+    if type(operator) is Identity:
+        kinds |= {names.IDENTITY}
+    return [name for name, facts in names.METHODS.items() if facts.exact and facts.operators in kinds]
