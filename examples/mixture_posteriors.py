@@ -5,14 +5,14 @@
 
 The prior has 25 components of unit covariance with means (-8 i, -8 j) repeated d / 2 times, i, j in {-2..2}, and
 weights g^2 / sum g^2. A is a Gaussian dy x d matrix whose singular values are replaced by draws from U[0, 1],
-noise_std is U[0, 1] times the largest of them, and y = A x* + noise_std z. A number is the sliced 1-Wasserstein distance between
-2000 samples of the method and 2000 of the exact posterior, in the mean over problems; the floor is that between two sets
-of exact samples.
+noise_std is U[0, 1] times the largest of them, and y = A x* + noise_std z. A number is the sliced 1-Wasserstein
+distance between 2000 samples of the method and 2000 of the exact posterior, in the mean over problems; the floor is
+that between two sets of exact samples.
 
-The means span two directions and A sees dy. All others are independent of these, of y and of each other, N(0, 1)
-each, and every method here treats them alike. So an orthonormal basis with one coordinate for all of them gives the
-law in d dimensions exactly, in 3 + dy coordinates: a direction theta is seen through its part in those of the means and
-of A, and through the norm of the rest (`tests/test_inverse_smc.py` compares with all of d).
+The means span two directions and A sees dy. All others are independent of these, of y and of each other, N(0, 1) each,
+and every method here treats them alike. So an orthonormal basis with one coordinate for all of them gives the law in d
+dimensions exactly, in 3 + dy coordinates: a direction theta is seen through its part in those of the means and of A,
+and through the norm of the rest (`tests/test_inverse_smc.py` compares with all of d).
 """
 
 from __future__ import annotations

@@ -118,10 +118,10 @@ def ddnm(p: Papers) -> Tensor:
 
 
 def diffpir(p: Papers, lam: float, zeta: float) -> Tensor:
-    """Zhu et al., algorithm 1: rho_t = lambda sigma_n^2 / sigma-bar_t^2."""
+    """Zhu et al., algorithm 1: rho_t = lambda sigma_n^2 / sigma-bar_t^2, here bounded from below."""
     x = math.sqrt(1 - p.abar(1.0)) * p.noise.start()
     for k, (t, s) in enumerate([(1.0, T), (T, S)]):
-        rho = lam * p.noise_std**2 * p.abar(t) / (1 - p.abar(t))
+        rho = p.noise_std**2 * max(lam * p.abar(t) / (1 - p.abar(t)), 1 / (10 * p.denoiser.data_std) ** 2)
         x0 = p.x0(x, t)
         x0 = torch.where(p.kept, (p.y + rho * x0) / (1 + rho), x0)
         eps = (x - math.sqrt(p.abar(t)) * x0) / math.sqrt(1 - p.abar(t))
@@ -263,15 +263,17 @@ def dense_step(m: Tensor, r: float) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::scoresde.ProcessWarning")
-def test_the_data_step_of_diffpir_is_the_dense_solution() -> None:
+@pytest.mark.parametrize(("t", "wide"), [(0.3, False), (1.0, True)])
+def test_the_data_step_of_diffpir_is_the_dense_solution(t: float, wide: bool) -> None:
     """In the last step, s = 0, its answer is the draw: seen from outside, with noise of its own for each entry of y."""
     measurement = sd.GaussianMeasurement(MEASUREMENT.operator, STDS)
-    denoiser, t, lam = LAW.denoiser(sd.VP()), 0.3, 3.0
+    denoiser, lam = LAW.denoiser(sd.VP()), 3.0
     x = sd.restore(denoiser, measurement, Y, method=DiffPIR(lambda_=lam), times=[t, 0.0], n=5)
     level = denoiser.sde.at(t)
     start = level.sigma * sd.CounterNoise(0, torch.arange(5), (3,), torch.float64).start()
-    r = level.sigma / level.alpha / math.sqrt(lam)
-    torch.testing.assert_close(x, dense_step(denoiser(start, t), r), rtol=1e-5, atol=1e-5)
+    r, widest = level.sigma / level.alpha / math.sqrt(lam), 10.0 * denoiser.data_std
+    assert (r > widest) == wide
+    torch.testing.assert_close(x, dense_step(denoiser(start, t), min(r, widest)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::scoresde.ProcessWarning")

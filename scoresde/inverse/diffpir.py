@@ -7,6 +7,8 @@ Each step alternates the prior's denoiser with a proximal step towards y, and go
     x_s  = alpha_s x~0 + sigma_s (sqrt(1 - zeta) eps~ + sqrt(zeta) z)
 
 (the paper's rho_t is noise_std^2 / r^2). The proximal step is exact for linear A, and by gradient descent for others.
+
+Where this differs: r is at most `WIDEST` times the data's standard deviation.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from scoresde.inverse.levels import estimate, noise_to_signal
 from scoresde.inverse.problem import Draws, Method, Problem, Run, check_finite
 from scoresde.reverse import prior_sample
 
-WIDEST = 100.0
-"""r in units of data_std, beyond which a wider one makes no difference but to rounding."""
+WIDEST = 10.0
+"""r in units of data_std; a wider one only lets the noise of y into what A hardly sees, which few steps do not mend."""
 HALVINGS, ARMIJO = 40, 1e-4  # of a gradient step that does not lower the objective by this share of its promise
 
 
@@ -37,7 +39,7 @@ class DiffPIR(Method):
 
     A step costs a network call and no network gradients; for linear A an exact Gaussian solve, for other A
     `inner` gradients of A. It is not asymptotically exact: the data step takes the best point, not a draw.
-    lambda_ and zeta are for tuning; the paper takes lambda_ from 1 to 25 and zeta from 0.1 to 1 by task.
+    lambda_ and zeta are for tuning: the authors' code has lambda_ from 1 to 12 and zeta from 0.25 to 1, by task.
 
     Args:
         lambda_: how much the prior counts against y, > 0.

@@ -27,6 +27,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +36,9 @@ from scoresde._tensors import Coefficient, expand, flat_sum, scale
 from scoresde.inverse.guided import Guided, GuidedDenoiser
 from scoresde.inverse.problem import DEFAULT_STEPS, Problem
 from scoresde.processes import VP
+from scoresde.reverse import Reverse
 from scoresde.sde import Level, bridge
+from scoresde.solvers import ERSDE, Solver
 
 CHAIN = VP()  # beta_k from 1e-4 to 0.02 when K = 1000, as of Ho et al.
 TINY = 1e-30  # sigma^2 = 0 at t = 0, where C_t = 0
@@ -104,6 +107,8 @@ class DPS(Guided):
     """
 
     scale: Scale = field(default_factory=PublishedScale)
+
+    default_solver: ClassVar[Solver[Reverse]] = ERSDE()  # steadier here than solvers with all the noise
 
     def denoiser(self, problem: Problem) -> DPSDenoiser:
         return DPSDenoiser(problem, self)

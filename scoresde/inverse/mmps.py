@@ -41,7 +41,7 @@ class MMPS(Twisted):
         ValueError: iterations < 1, or a tolerance outside (0, 1).
     """
 
-    iterations: int = 8
+    iterations: int = 5
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:

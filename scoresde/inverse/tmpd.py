@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from torch import Tensor
 from scoresde._tensors import flat_sum
 from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser
 from scoresde.inverse.problem import Problem
+from scoresde.reverse import Reverse
 from scoresde.sde import Level
+from scoresde.solvers import ERSDE, Solver
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class TMPD(Twisted):
 
     A step costs a network call with two vector-Jacobian products of it. It needs no tuning when noise_std is known.
     """
+
+    default_solver: ClassVar[Solver[Reverse]] = ERSDE()  # steadier here than solvers with all the noise
 
     def denoiser(self, problem: Problem) -> TMPDDenoiser:
         return TMPDDenoiser(problem)

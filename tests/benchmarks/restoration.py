@@ -2,11 +2,11 @@
 
     python tests/benchmarks/restoration.py RUN --pictures t10k-images-idx3-ubyte.gz [--kernels levin09.npz]
 
-Each picture is degraded, with noise of standard deviation 0.05 on the [0, 1] scale, and restored by many draws. The
+Each picture is degraded, with noise of standard deviation 0.05 on the [0, 1] scale, and restored by several draws. The
 table has, in the mean over pictures: PSNR and SSIM of the posterior mean and PSNR of a single draw, the share of pixels
-inside the central 90 % interval of the draws (an honest posterior: (n - 1) / (n + 1) of what the interval holds, that is
-about `expected` below), residual chi-square of the draws (honest: about 1), network calls of a draw, seconds a picture
-and how much memory the process took at its peak beyond what it had (each row is a process of its own).
+inside the central 90 % interval of the draws (of all pixels, and of those whose interval is wide), residual chi-square
+of the draws (honest: about 1), network calls of a draw, seconds a picture and how much memory the process took at its
+peak beyond what it had (each row is a process of its own).
 
 The baselines see the same measurements, and are given their parameter by the best PSNR on other pictures: total
 variation (Chambolle 2004) for denoising, Wiener for blur, biharmonic inpainting, bicubic enlargement, all of
