@@ -60,7 +60,7 @@ class Case:
     def sde(self) -> sd.LinearSDE:
         """A process with noise enough to hide how far apart the modes are."""
         spread = torch.linalg.eigvalsh(self.prior.covariance()).max().sqrt().item()
-        return sd.EDM(sigma_max=5.0 * spread)
+        return sd.EDM(sigma_max=4.0 * spread)
 
 
 def case(d: int, dy: int, seed: int, *, reduced: bool = True) -> Case:
@@ -112,12 +112,12 @@ def distance(case: Case, x: Tensor, y: Tensor, directions: int = 200, seed: int 
 
 
 def sampler(make: Callable[[Case], sd.inverse.Method]) -> Sampler:
-    """Draws by a method of the library, on the grid that suits far modes: geometric in sigma."""
+    """Draws by a method of the library, on a grid for far modes: geometric in sigma, to a tenth of a mode's width."""
 
     def draw(case: Case, n: int, steps: int, seed: int) -> Tensor:
         denoiser = case.prior.denoiser(case.sde)
         denoiser.data_std = _entry_std(case)
-        times = sd.grids.geometric(case.sde, steps, sigma_max=math.inf)
+        times = sd.grids.geometric(case.sde, steps, sigma_min=0.1, sigma_max=math.inf)
         return sd.restore(denoiser, case.measurement, case.y, method=make(case), times=times, n=n, seed=seed)
 
     return draw
@@ -137,7 +137,26 @@ inverse = sd.inverse
 METHODS: dict[str, Sampler] = {
     "floor": exact,
     "twisted-smc": sampler(lambda case: inverse.TwistedSMC(start=case.prior.gaussian())),
+    "mcgdiff": sampler(lambda case: inverse.MCGDiff()),
     "mmps": sampler(lambda case: inverse.MMPS()),
+    "pigdm": sampler(lambda case: inverse.PiGDM()),
+    "tmpd": sampler(lambda case: inverse.TMPD()),
+    "dps": sampler(lambda case: inverse.DPS()),
+    "ddrm": sampler(lambda case: inverse.DDRM()),
+    "ddnm": sampler(lambda case: inverse.DDNM()),
+    "diffpir": sampler(lambda case: inverse.DiffPIR()),
+    "reddiff": sampler(lambda case: inverse.REDDiff()),
+    "daps": sampler(lambda case: inverse.DAPS()),
+    "split-gibbs": sampler(lambda case: inverse.SplitGibbs()),
+    "measurement-sde": lambda case, n, steps, seed: sd.restore(
+        case.prior.denoiser(case.sde),
+        case.measurement,
+        case.y,
+        method=inverse.MeasurementSDE.of_mixture(case.prior, case.measurement.operator),
+        steps=steps,
+        n=n,
+        seed=seed,
+    ),
 }
 DEFAULT = ("floor", "twisted-smc", "mmps")
 

