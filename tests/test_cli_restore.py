@@ -173,13 +173,13 @@ def test_samples_of_pictures_have_the_law_of_a_gaussian_posterior(call: Call, ru
 
 
 def test_samples_of_a_mixture_have_the_law_of_its_exact_posterior(call: Call) -> None:
-    """Noise small beside the distance of the modes: the posterior is one Gaussian, for which MMPS is exact."""
+    """By the default for noise alone, which is exact in the limit of many steps."""
     law = MIXTURES["grid25"]()
     y = law.sample(1, 1) + 0.05
     np.save("y.npy", y[0])
     code, _, err = call(
         *("restore", "gmm:grid25", "y.npy", "--task", "denoise", "--sigma", 0.05, "-n", 400, "--batch-size", 400),
-        *("--steps", 100, "--solver", "er-sde", "--out", "out"),
+        *("--steps", 100, "--out", "out"),
     )
     assert code == 0, err
     exact, x = law.posterior(GaussianMeasurement(Identity(), 0.05), y), cases.samples("out")

@@ -47,7 +47,7 @@ def test_samples_that_are_there_are_kept_and_others_added(
     call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases.picture("x.png")
-    words = ("restore", run, "x.png", "--task", "denoise", "--sigma", 0.1, *QUICK, "--out", "out")
+    words = ("restore", run, "x.png", "--task", "denoise", "--method", "mmps", "--sigma", 0.1, *QUICK, "--out", "out")
     assert call(*words)[0] == 0
     first, effort = cases.contents("out"), cases.metrics("out")["effort"]
     drawn: list[list[int]] = []
@@ -79,7 +79,7 @@ def test_samples_that_are_there_are_kept_and_others_added(
         (("--sigma", 0.2), "sigma is 0.1 there and 0.2 here"),
         (("--sigma", 0.1, "--seed", 1), "seed is 0 there and 1 here"),
         (("--sigma", 0.1, "--steps", 4), "steps is 3 there and 4 here"),
-        (("--sigma", 0.1, "--solver", "euler"), "solver is"),
+        (("--sigma", 0.1, "--method", "mmps"), "method is"),
         (("--sigma", 0.1, "--simulate"), "simulate is false there and true here"),
     ],
 )
@@ -201,8 +201,8 @@ def test_a_full_disk_ends_with_73_and_leaves_no_half_a_file(
         (("--task", "motion-deblur", "--sigma", 1, "--length", 30), "larger than the picture"),
         (("--task", "denoise", "--sigma", 1, "--method", "mmsp"), "Did you mean 'mmps'?"),
         (("--task", "denoise", "--sigma", 1, "--solver", "huen"), "Did you mean 'heun'?"),
-        (("--task", "denoise", "--sigma", 1, "--particles", 3), "--particles means nothing to mmps"),
-        (("--task", "denoise", "--sigma", 1, "--solver", "rk45", "--steps", 3), "--steps means nothing to rk45"),
+        (("--task", "superres", "--sigma", 1, "--particles", 3), "--particles means nothing to mmps"),
+        (("--task", "superres", "--sigma", 1, "--solver", "rk45", "--steps", 3), "--steps means nothing to rk45"),
         (("--task", "denoise", "--sigma", 1, "--average", 7), "average = 7"),
         (("--task", "colourise", "--sigma", 1), "colour (3 channels)"),
     ],
@@ -364,7 +364,20 @@ def test_a_batch_too_large_for_the_memory_is_refused_with_one_that_fits(
     call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases.picture("x.png", size=(16, 16))
-    words = ("restore", run, "x.png", "--task", "denoise", "--sigma", 0.1, *QUICK[:-4], "--out", "out")
+    words = (
+        "restore",
+        run,
+        "x.png",
+        "--task",
+        "denoise",
+        "--method",
+        "mmps",
+        "--sigma",
+        0.1,
+        *QUICK[:-4],
+        "--out",
+        "out",
+    )
     monkeypatch.setattr(restoration_memory, "available", lambda device: 6_000_000)
     code, _, err = call(*words, "--batch-size", 64)
     assert code == 2

@@ -18,7 +18,7 @@ from scoresde.inverse.reddiff import REDDiff
 from scoresde.linalg import FromFunctions
 from scoresde.sde import Level
 
-METHODS: list[Method] = [DDRM(), DDNM(), DDNM(travel=3, repeats=2), DiffPIR(), REDDiff()]
+METHODS: list[Method] = [DDRM(), DDNM(), DDNM(repeats=1), DiffPIR(), REDDiff()]
 SPECTRAL: list[Method] = [DDRM(), DDNM()]
 LAW = mixture()
 MEASUREMENT = sd.GaussianMeasurement(sd.operators.Dense(normal(2, 3, seed=3)), 0.3)
@@ -68,7 +68,7 @@ class Papers:
         return m + math.sqrt(abar) * c / (abar * c + 1.0 - abar) * (x - math.sqrt(abar) * m)
 
     def draw(self, method: Method, times: list[float]) -> Tensor:
-        """What the method has at the last of these times: the run is cut there, by looking at the network's input."""
+        """What the method has at the last of these times, by looking at the network's last input."""
         seen: list[Tensor] = []
 
         class Spy(sd.Wrapped):
@@ -78,7 +78,7 @@ class Papers:
 
         measurement = sd.GaussianMeasurement(MASK, self.noise_std)
         posterior_draws(Spy(self.denoiser), measurement, Y_MASKED, method=method, times=[*times, 0.0], n=4, seed=SEED)
-        return seen[len(times) - 1]
+        return seen[-1]
 
 
 def ddrm(p: Papers, eta: float, eta_b: float) -> Tensor:
@@ -97,23 +97,22 @@ def ddrm(p: Papers, eta: float, eta_b: float) -> Tensor:
     return math.sqrt(p.abar(S)) * x_bar
 
 
-def ddnm(p: Papers) -> Tensor:
-    """Wang et al., (17) to (19): a_t, b_t and sigma_t of the DDPM posterior with beta = 1 - abar_t / abar_s."""
+def ddnm(p: Papers, eta: float) -> Tensor:
+    """Wang et al., (17) to (19) and (51), singular values 1: Sigma_t on xhat0, Phi_t on the noise."""
     x = torch.where(
         p.kept,
         math.sqrt(p.abar(1.0)) * p.y + math.sqrt(1 - p.abar(1.0) * (1 + p.noise_std**2)) * p.noise.start(),
         math.sqrt(1 - p.abar(1.0)) * p.noise.start(),
     )
     for k, (t, s) in enumerate([(1.0, T), (T, S)]):
-        beta = 1 - p.abar(t) / p.abar(s)
-        a = math.sqrt(p.abar(s)) * beta / (1 - p.abar(t))
-        b = math.sqrt(1 - beta) * (1 - p.abar(s)) / (1 - p.abar(t))
-        variance = (1 - p.abar(s)) / (1 - p.abar(t)) * beta
-        lam = min(1.0, math.sqrt(variance) / (a * p.noise_std))
+        a, sigma, keep = math.sqrt(p.abar(s)), math.sqrt(1 - p.abar(s)), math.sqrt(1 - eta**2)
         x0 = p.x0(x, t)
-        rectified = torch.where(p.kept, x0 - lam * (x0 - p.y), x0)
-        phi = variance - p.kept.double() * ((a * lam * p.noise_std) ** 2 if lam == 1 else variance)
-        x = a * rectified + b * x + phi.clamp_min(0.0).sqrt() * p.z(k)
+        eps = (x - math.sqrt(p.abar(t)) * x0) / math.sqrt(1 - p.abar(t))
+        certain = sigma >= a * p.noise_std
+        lam = 1.0 if certain else keep * sigma / (a * p.noise_std)
+        phi = math.sqrt(sigma**2 - (a * p.noise_std) ** 2) if certain else eta * sigma
+        known = a * (x0 - lam * (x0 - p.y)) + phi * p.z(k)
+        x = torch.where(p.kept, known, a * x0 + keep * sigma * eps + eta * sigma * p.z(k))
     return x
 
 
@@ -131,20 +130,22 @@ def diffpir(p: Papers, lam: float, zeta: float) -> Tensor:
 
 
 def reddiff(p: Papers, lam: float, rate: float) -> Tensor:
-    """Mardani et al., algorithm 1, by autograd and torch's Adam; from the ridge estimate, lambda grown by the noise."""
+    """Mardani et al., algorithm 1, by autograd and torch's Adam, with lambda_t, the rate and the start of `REDDiff`."""
     std = p.denoiser.data_std
-    start = torch.where(p.kept, p.y / (1 + p.noise_std**2 / std**2), 0.0)
-    mu = start.expand(4, 3).clone().requires_grad_()
+    m = p.x0(math.sqrt(1 - p.abar(1.0)) * p.noise.start(), 1.0)
+    mu = torch.where(p.kept, m + (p.y - m) / (1 + p.noise_std**2 / std**2), m).requires_grad_()
     adam = torch.optim.Adam([mu], lr=rate * std, betas=(0.9, 0.99))
-    lam = lam + (p.noise_std / std) ** 2
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, 3)
     for k, t in enumerate([1.0, T]):
         alpha, sigma = math.sqrt(p.abar(t)), math.sqrt(1 - p.abar(t))
         x = alpha * mu.detach() + sigma * p.z(k)
         eps_hat = (x - alpha * p.x0(x, t)) / sigma
-        loss = 0.5 * ((p.y - mu)[:, p.kept] ** 2).sum() + lam * sigma / alpha * ((eps_hat - p.z(k)) * mu).sum()
+        lambda_t = max(lam, p.noise_std**2 * (1 / std**2 + (alpha / sigma) ** 2))
+        loss = 0.5 * ((p.y - mu)[:, p.kept] ** 2).sum() + lambda_t * sigma / alpha * ((eps_hat - p.z(k)) * mu).sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
+        schedule.step()
     return math.sqrt(p.abar(S)) * mu.detach() + math.sqrt(1 - p.abar(S)) * p.z(2)
 
 
@@ -154,11 +155,13 @@ def reddiff(p: Papers, lam: float, rate: float) -> Tensor:
     [
         (DDRM(0.85, 1.0), lambda p: ddrm(p, 0.85, 1.0)),
         (DDRM(0.3, 0.6), lambda p: ddrm(p, 0.3, 0.6)),
-        (DDNM(), ddnm),
+        (DDNM(0.85, repeats=1), lambda p: ddnm(p, 0.85)),
+        (DDNM(0.2, repeats=1), lambda p: ddnm(p, 0.2)),
         (DiffPIR(7.0, 0.3), lambda p: diffpir(p, 7.0, 0.3)),
         (REDDiff(0.25, 0.2), lambda p: reddiff(p, 0.25, 0.2)),
+        (REDDiff(1e-9, 0.5), lambda p: reddiff(p, 1e-9, 0.5)),
     ],
-    ids=["ddrm", "ddrm-eta", "ddnm", "diffpir", "reddiff"],
+    ids=["ddrm", "ddrm-eta", "ddnm", "ddnm-eta", "diffpir", "reddiff", "reddiff-noise"],
 )
 def test_two_steps_as_the_papers_write_them(method: Method, published, noise_std: float) -> None:
     papers = Papers(noise_std)
@@ -175,7 +178,7 @@ def test_time_travel_goes_back_by_the_forward_kernel() -> None:
             return self.inner.predict(x, t)
 
     measurement = sd.GaussianMeasurement(MASK, 0.3)
-    once, twice = DDNM(), DDNM(travel=2, repeats=2)
+    once, twice = DDNM(repeats=1), DDNM(travel=2, repeats=2)
     times, options = [1.0, T, S, 0.0], {"n": 4, "seed": SEED}
     posterior_draws(Spy(papers.denoiser), measurement, Y_MASKED, method=once, times=times, **options)
     x_s = seen[2][1]
@@ -228,7 +231,7 @@ def test_known_entries_have_the_law_of_their_measurement(method: Method, operato
         assert errors.abs().max() < 4.0, errors
 
 
-@pytest.mark.parametrize("method", [DDRM(eta=0.0), DDNM()], ids=name)
+@pytest.mark.parametrize("method", [DDRM(eta=0.0), DDNM(eta=0.0, repeats=1)], ids=name)
 def test_unseen_entries_follow_the_prior_where_coordinates_are_independent(method: Method) -> None:
     measurement = sd.GaussianMeasurement(MASK, 0.1)
     y = measurement.simulate(DIAGONAL.sample(1, seed=2))
@@ -303,14 +306,26 @@ def test_reddiff_settles_at_the_penalised_least_squares_point() -> None:
     y = torch.tensor([1.3], dtype=torch.float64)
     times = torch.linspace(t + 1e-6, t - 1e-6, 1001, dtype=torch.float64)
     x = sd.restore(law.denoiser(sd.VP()), measurement, y, method=REDDiff(0.3, 0.01), times=times, n=200)
-    lam = 0.3 + (0.2 / law.denoiser(sd.VP()).data_std) ** 2
-    level = sd.VP().at(t)
+    level, lam = sd.VP().at(t), 0.3
+    assert lam > 0.2**2 * (1.0 / law.denoiser(sd.VP()).data_std ** 2 + (level.alpha / level.sigma) ** 2)
     rho2, a, C = (level.sigma / level.alpha) ** 2, measurement.dense(2), law.covariances[0]
     W = lam * rho2 * torch.linalg.inv(C + rho2 * torch.eye(2))
     point = torch.linalg.solve(a.mT @ a + W, a.mT @ y + W @ law.means[0])
     assert (x.mean(0) - point).abs().max() < 4.0 * (x.std(0) / math.sqrt(200)).max()
     assert (x.mean(0) - point).abs().max() < 0.01
     assert x.std(0).max() < 0.2 * law.posterior(measurement, y).covariances[0].diagonal().sqrt().max()  # no sampler
+
+
+@pytest.mark.parametrize("noise_std", [0.1, 1.0])
+def test_reddiff_finds_the_mode_for_an_isotropic_prior(noise_std: float) -> None:
+    """About it, by the noise of the optimisation: the weight is the one that the noise of y calls for."""
+    law = sd.GaussianMixture([1.0], [[1.0, -0.5, 0.3]], [0.5])
+    measurement = sd.GaussianMeasurement(MEASUREMENT.operator, noise_std)
+    x = sd.restore(law.denoiser(sd.VP()), measurement, Y, method=REDDiff(1e-6, 0.1), steps=200, n=2000)
+    exact = law.posterior(measurement, Y)
+    errors = (x.mean(0) - exact.means[0]) / (x.std(0) / math.sqrt(2000))
+    assert errors.abs().max() < 4.0, errors
+    assert (x.std(0) / exact.covariances[0].diagonal().sqrt()).max() < 0.6  # no sampler
 
 
 def test_an_entry_with_much_noise_counts_for_little() -> None:
@@ -366,7 +381,7 @@ def test_networks_on_pictures(method: Method, process: str, task: str) -> None:
     assert x.dtype == torch.float32
     assert bool(x.isfinite().all())
     if method not in METHODS[3:]:
-        assert measurement.chi_square(x, y).mean() < 3.0
+        assert measurement.chi_square(x, y).mean() < 10.0  # 100 and more without the last step
 
 
 @pytest.mark.parametrize("method", METHODS[3:], ids=name)
@@ -438,6 +453,7 @@ def test_what_the_svd_does_not_serve_is_refused(method: Method) -> None:
     [
         (lambda: DDRM(eta=1.1), r"eta = 1.1; it must lie in \[0, 1\]"),
         (lambda: DDRM(eta_b=-0.1), "eta_b = -0.1"),
+        (lambda: DDNM(eta=2.0), r"eta = 2.0; it must lie in \[0, 1\]"),
         (lambda: DDNM(travel=0), "travel = 0; it must be 1 or more"),
         (lambda: DDNM(repeats=0), "repeats = 0"),
         (lambda: DiffPIR(lambda_=0.0), "lambda_ = 0.0; it must be positive"),

@@ -219,7 +219,7 @@ METHODS: dict[str, MethodFacts] = {
         "each coordinate of the SVD of A goes its own way from noise to data (Kawar et al. 2022)",
     ),
     "ddnm": MethodFacts(
-        *("DDNM", SPECTRAL, "1", NO, "", NO_TUNING),
+        *("DDNM", SPECTRAL, "3", NO, "", NO_TUNING),
         "DDNM+: what A sees of x0 given x_t is put right in each step (Wang et al. 2023)",
     ),
     "diffpir": MethodFacts(
@@ -302,7 +302,8 @@ TASK_DEFAULTS: dict[str, Any] = {
 
 DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY = "mmps", "daps"
 DEFAULT_METHODS: dict[str, str] = {
-    task: DEFAULT_METHOD_ANY if task in NOT_LINEAR else DEFAULT_METHOD_LINEAR for task in TASKS
+    **{task: DEFAULT_METHOD_ANY if task in NOT_LINEAR else DEFAULT_METHOD_LINEAR for task in TASKS},
+    "denoise": "measurement-sde",
 }
 """By task; for --operator it is one of the two by whether that is linear."""
 SIMULATED_SIGMA = 0.05

@@ -67,24 +67,12 @@ class DDRM(Method):
             x0, eps = estimate(denoiser, x, sde.at(t))
             z = noise.at(k, t, s)()
             if s > 0:
-                x = self._step(seen, x0, eps, sde.at(s), z)
+                x = seen.step(x0, eps, sde.at(s), z, self.eta, self.eta_b)
             else:
                 x = last.draw(x0, spread(sde.at(t), denoiser.data_std), z, run.noise_of_y(problem).at(k, t, s)(1))
             check_finite(x, self, t, s)
             run.on_step()
         return Draws(x)
-
-    def _step(self, seen: Coordinates, x0: Tensor, eps: Tensor, s: Level, z: Tensor) -> Tensor:
-        """x_s from the estimates at t."""
-        alpha, sigma, svd, e = float(s.alpha), float(s.sigma), seen.svd, seen.e
-        x0, eps, z = svd.vt(x0), svd.vt(eps), svd.vt(z)
-        above = sigma >= alpha * e
-        towards = torch.where(seen.measured, (seen.y - x0) / e, eps)
-        below_mean = alpha * x0 + math.sqrt(1.0 - self.eta**2) * sigma * towards
-        above_mean = alpha * ((1.0 - self.eta_b) * x0 + self.eta_b * seen.y)
-        above_std = (sigma**2 - (self.eta_b * alpha * e).square()).clamp_min(0.0).sqrt()
-        mean = torch.where(above, above_mean, below_mean)
-        return svd.v(mean + torch.where(above, above_std, self.eta * sigma) * z)
 
 
 class Coordinates:
@@ -115,6 +103,18 @@ class Coordinates:
         above = sigma >= alpha * self.e
         std = (sigma**2 - (alpha * self.e).square()).clamp_min(0.0).sqrt()
         return self.svd.v(torch.where(above, alpha * self.y + std * z, sigma * z))
+
+    def step(self, x0: Tensor, eps: Tensor, s: Level, z: Tensor, eta: float, eta_b: float) -> Tensor:
+        """x_s from the estimates of x0 and of the noise, and standard normals z."""
+        alpha, sigma, vt = float(s.alpha), float(s.sigma), self.svd.vt
+        x0, eps, z = vt(x0), vt(eps), vt(z)
+        above = sigma >= alpha * self.e
+        towards = torch.where(self.measured, (self.y - x0) / self.e, eps)
+        below_mean = alpha * x0 + math.sqrt(1.0 - eta**2) * sigma * towards
+        above_mean = alpha * ((1.0 - eta_b) * x0 + eta_b * self.y)
+        above_std = (sigma**2 - (eta_b * alpha * self.e).square()).clamp_min(0.0).sqrt()
+        mean = torch.where(above, above_mean, below_mean)
+        return self.svd.v(mean + torch.where(above, above_std, eta * sigma) * z)
 
 
 def _svd(problem: Problem, method: Method) -> SVD:

@@ -107,7 +107,7 @@ def langevin(
         accepted = u[:, i] < probability
         at = _Point(*(torch.where(expand(accepted, old) > 0, fresh, old) for fresh, old in zip(new, at, strict=True)))
         if i < adapting:
-            h = (h * torch.exp(GAIN * (probability - target))).clamp(SMALLEST, LARGEST)
+            h = (h * torch.exp(GAIN / (1.0 + i) ** 0.5 * (probability - target))).clamp(SMALLEST, LARGEST)
         if i >= adapting or held == 0:
             total = total + probability
     return Chain(at.x, h, total / (held or steps))
