@@ -186,7 +186,7 @@ MANY = "many particles and steps"
 
 METHODS: dict[str, MethodFacts] = {
     "mmps": MethodFacts(
-        *("MMPS", LINEAR, "1", "up to 9", "", NO_TUNING),
+        *("MMPS", LINEAR, "1", "up to 8", "", NO_TUNING),
         "the whole covariance of x0 given x_t, by gradients (Rozet et al. 2024); exact for Gaussian priors",
         solver=True,
     ),

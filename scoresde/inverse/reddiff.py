@@ -43,9 +43,9 @@ BETA1, BETA2, TINY = 0.9, 0.99, 1e-8
 class REDDiff(Method):
     """RED-diff, for any differentiable A.
 
-    A step, and the start, cost a network call and a gradient of A, and no network gradients. It is no sampler: it looks
-    for one likely point, and its draws differ by the noise of the optimisation and by the modes it ends in, less than the posterior's
-    do. It needs no tuning when noise_std is known and not tiny; lambda_ matters below.
+    A step, and the start, cost a network call and a gradient of A, and no network gradients. It is no sampler: it
+    looks for one likely point, and its draws differ by the noise of the optimisation and by the modes it ends in,
+    less than the posterior's do. It needs no tuning when noise_std is known and not tiny; lambda_ matters below.
 
     Args:
         lambda_: least weight of the prior, > 0, against residuals in the units of y.
