@@ -137,25 +137,25 @@ def test_each_sample_finds_its_own_step() -> None:
 def test_split_gibbs_has_the_inflated_posterior(r: float) -> None:
     """At a fixed r, x has the posterior for noise of covariance noise_std^2 I + r^2 A A'."""
     denoiser = LAW.denoiser(SDE)
-    method = SplitGibbs(r_max=r, r_min=r, denoise_steps=60)
-    x = posterior_draws(denoiser, MEASUREMENT, Y, method=method, steps=30, n=5000).x
+    method = SplitGibbs(r_max=r, r_min=r, denoise_steps=40)
+    x = posterior_draws(denoiser, MEASUREMENT, Y, method=method, steps=30, n=3000).x
     A = MEASUREMENT.dense(2)
     width = r * denoiser.data_std
     inflated = replace(MEASUREMENT, noise_std=math.sqrt(0.2**2 + width**2 * float(A @ A.mT)))
     exact = LAW.posterior(inflated, Y)
     assert standard_errors(x, exact.means[0], exact.covariances[0]).abs().max() < 4.0
     plain = LAW.posterior(MEASUREMENT, Y)
-    assert standard_errors(x, plain.means[0], plain.covariances[0]).abs().max() > 8.0
+    assert standard_errors(x, plain.means[0], plain.covariances[0]).abs().max() > 7.0
 
 
 @pytest.mark.parametrize("operator", [MEASUREMENT.operator, Callable(lambda x: x[:, :1] - 0.5 * x[:, 1:])])
 def test_split_gibbs_goes_to_the_posterior_of_a_gaussian(operator: sd.operators.Operator) -> None:
     """As r goes to 0, exactly or by Langevin steps."""
     measurement = sd.GaussianMeasurement(operator, 0.2)
-    draws = posterior_draws(LAW.denoiser(SDE), measurement, Y, method=SplitGibbs(), steps=100, n=4000)
+    draws = posterior_draws(LAW.denoiser(SDE), measurement, Y, method=SplitGibbs(), steps=100, n=1500)
     exact = LAW.posterior(MEASUREMENT, Y)
     kl = sd.gaussian_kl(draws.x.mean(0), draws.x.T.cov(), exact.means[0], exact.covariances[0])
-    assert kl < 0.01  # 4,000 exact draws are at 0.0006 in the mean
+    assert kl < 0.015  # 1,500 exact draws are at 0.0017 in the mean
     accepted = draws.diagnostics.get("acceptance", [])
     assert len(accepted) in (0, 100)
     assert all(0.2 < a <= 1.0 for a in accepted[10:])
@@ -166,7 +166,7 @@ def test_split_gibbs_finds_the_weights_of_modes() -> None:
     law = mixture()
     measurement = sd.GaussianMeasurement(sd.operators.Dense(normal(2, 3, seed=3)), 1.5)
     y = measurement.simulate(law.sample(1, seed=4), seed=5)[0]
-    x = posterior_draws(law.denoiser(SDE), measurement, y, method=SplitGibbs(), steps=300, n=2000).x
+    x = posterior_draws(law.denoiser(SDE), measurement, y, method=SplitGibbs(denoise_steps=6), steps=300, n=1000).x
     posterior = law.posterior(measurement, y)
     exact = posterior.sample(200_000, seed=1)
     share, errors = law.responsibilities(exact).mean(0), law.responsibilities(x).std(0) / math.sqrt(len(x))
