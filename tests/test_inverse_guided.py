@@ -276,7 +276,7 @@ def test_pigdm_in_float32_does_not_magnify_rounding(small: float) -> None:
 
 
 def test_tmpd_is_its_formula() -> None:
-    """S of row sums, negative ones as 0, on a mixture, by dense matrices."""
+    """S of row sums, negative ones by their size, on a mixture, by dense matrices."""
     law = mixture(4, 3)
     operator = sd.operators.Dense([[1.0, -1.0, 0.3, 0.0], [-1.0, 0.2, 0.0, 0.5], [0.4, 0.1, 0.9, 0.2]])
     given = problem(law, operator, sd.VP())
@@ -284,7 +284,7 @@ def test_tmpd_is_its_formula() -> None:
     A, C = operator.dense(), law.posterior_covariance(x, sd.VP(), 0.4)
     rows = (A @ C @ A.mT).sum(2)
     assert rows.min() < 0 < rows.max()
-    S = NOISE**2 + rows.clamp_min(0.0)
+    S = NOISE**2 + rows.abs()
     x0 = given.denoiser.x0(x, 0.4)
     residual = given.y - x0 @ A.mT
     twist = TMPD().denoiser(given).twist(x, level)

@@ -47,7 +47,8 @@ class DAPS(Method):
     needed. No network gradients. No tuning. It is exact in no limit: the law of x0 given x_t is taken to be Gaussian.
 
     Args:
-        flow_steps: network calls from x_t to 0.
+        flow_steps: network calls from x_t to 0. With 1, xhat0 is the mean of x0 given x_t; with more it comes near to a
+            draw, whose spread r_t counts again. On mixtures 1 is nearest to the posterior.
         langevin_steps: of each draw when A is not linear; their sizes are found in the first half.
 
     Raises:

@@ -35,7 +35,7 @@ class DDNM(Method):
 
     A step costs `repeats` network calls, and no network gradients. It needs no tuning when noise_std is known. It is
     not asymptotically exact, for the reasons that DDRM is not; time travel mends some of what it neglects between
-    coordinates.
+    coordinates, unless y is very noisy.
 
     Args:
         eta: share of fresh noise, in [0, 1], where A does not see or sees less well than x_t.

@@ -5,14 +5,14 @@ r"""Tweedie moment projected diffusion (Boys et al. 2023, arXiv:2310.06721): the
 
 with C_t = (sigma^2 / alpha) d xhat0 / d x_t. Row sums are one vector-Jacobian product, where MMPS needs one for each
 entry of y; they are the matrix where it is diagonal, and count correlations as variance elsewhere. Negative ones, of
-entries that are anticorrelated, are taken for 0.
+entries that are anticorrelated, are taken by their size: taken for 0 they leave noise_std^2 alone as the variance of
+y, which pushes far too hard (a residual chi-square of 15 to 27 on deblurred digits, that is 1.4 this way).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from torch import Tensor
 from scoresde._tensors import flat_sum
 from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser
 from scoresde.inverse.problem import Problem
-from scoresde.reverse import Reverse
 from scoresde.sde import Level
-from scoresde.solvers import ERSDE, Solver
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,6 @@ class TMPD(Twisted):
 
     A step costs a network call with two vector-Jacobian products of it. It needs no tuning when noise_std is known.
     """
-
-    default_solver: ClassVar[Solver[Reverse]] = ERSDE()  # steadier here than solvers with all the noise
 
     def denoiser(self, problem: Problem) -> TMPDDenoiser:
         return TMPDDenoiser(problem)
@@ -54,7 +50,7 @@ class TMPDDenoiser(TwistedDenoiser):
         residual = self.problem.y - A(x0)
         seen = A.adjoint(torch.ones_like(residual))
         spread = covariance(seen)
-        S = self.variance + A(spread).clamp_min(0.0)
+        S = self.variance + A(spread).abs()
         guided = x0 + covariance(A.adjoint(residual / S))
         log_prob = -0.5 * flat_sum(residual.square() / S + S.log() + math.log(2.0 * math.pi))
         # along A' 1, the one direction for which C_t is known
