@@ -431,6 +431,7 @@ class Empirical:
         if not bool(data.isfinite().all()):
             raise ValueError("data hold values that are not finite")
         self.data = data
+        self.data_std = max(data.var(0, correction=0).mean().sqrt().item(), 1e-150)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """(n, *) draws with replacement."""
@@ -446,8 +447,7 @@ class EmpiricalDenoiser(Denoiser):
     """The ideal denoiser of a finite data set (De Bortoli 2022; Karras et al. 2022, app. B.3)."""
 
     def __init__(self, law: Empirical, sde: LinearSDE) -> None:
-        spread = law.data.var(0, correction=0).mean().sqrt().item()
-        super().__init__(sde, PredictsX0(), tuple(law.data.shape[1:]), data_std=max(spread, 1e-150))
+        super().__init__(sde, PredictsX0(), tuple(law.data.shape[1:]), data_std=law.data_std)
         self.law = law
 
     @property
