@@ -33,6 +33,7 @@ M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 MASK, MASK52 = (1 << 32) - 1, (1 << 52) - 1
 CHUNK = 16384  # blocks at a time on the CPU: their work space, 1.2 MB, about fills a level-2 cache
+LANE = 72  # bytes of work space for a block
 
 Counter = tuple[Tensor, Tensor, Tensor, Tensor]
 Words = NDArray[np.uint64]
@@ -40,12 +41,12 @@ Floats = NDArray[np.floating]
 
 
 class Address(NamedTuple):
-    """Where to find numbers: `blocks` blocks for each of `ids` (B,) int64, at one step of one stream."""
+    """Where to find numbers: `blocks` blocks for each of `ids` (B,) int64; one step, or one each (B,)."""
 
     seed: int
     ids: Tensor
     blocks: int
-    step: int
+    step: int | Tensor
     stream: int
 
 
@@ -87,13 +88,16 @@ def uniform_blocks(at: Address, dtype: torch.dtype) -> Tensor:
 def normal_blocks(at: Address, dtype: torch.dtype, spare: list[NDArray[np.uint8]]) -> Tensor:
     """Standard normal numbers, (B, blocks, 4) in float32 and (B, blocks, 2) in float64.
 
-    `spare` is a list that keeps the CPU's work space for the next draw of the same size.
+    `spare` is a list that keeps the CPU's work space for the next draw.
     """
     if at.ids.device.type != "cpu":
         return _box_muller(_pairs(at), dtype).flatten(2)
     z = torch.empty(len(at.ids), at.blocks, 2 if dtype == torch.float32 else 1, 2, dtype=dtype)
     # Out of the list while in use, so that two threads never write to one work space.
-    memory = spare.pop() if spare else _work_space(len(at.ids) * at.blocks)
+    lanes = _lanes(min(len(at.ids) * at.blocks, CHUNK))
+    memory = spare.pop() if spare else _work_space(lanes)
+    if memory.size < LANE * lanes:
+        memory = _work_space(lanes)
     _fill_normal(z.numpy(), at, memory)
     spare.append(memory)
     return z.flatten(2)
@@ -126,7 +130,9 @@ def _round_keys(key: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 def _pairs(at: Address) -> Tensor:
     """Words (0, 1) and (2, 3) of every block, the first of each pair high in its int64: (B, blocks, 2)."""
     block = torch.arange(at.blocks, device=at.ids.device)
-    step, stream = (torch.full((), word, device=at.ids.device) for word in (at.step, at.stream))
+    # full, not tensor: a copy from the host would make a GPU wait, and cannot be part of a CUDA graph
+    step = at.step[:, None] if isinstance(at.step, Tensor) else torch.full((), at.step, device=at.ids.device)
+    stream = torch.full((), at.stream, device=at.ids.device)
     c0, c1, c2, c3 = philox4x32((block, step, at.ids[:, None], stream), _key(at.seed))
     return torch.stack((c0 << 32 | c1, c2 << 32 | c3), -1)
 
@@ -152,41 +158,50 @@ def _box_muller(pairs: Tensor, dtype: torch.dtype) -> Tensor:
 # and memory is reused, because touching it for the first time takes longer than the arithmetic.
 
 
-def _work_space(blocks: int) -> NDArray[np.uint8]:
-    lanes = -(-min(blocks, CHUNK) // 64) * 64
-    return torch.empty(72 * lanes, dtype=torch.uint8).numpy()  # torch aligns memory to 64 bytes, numpy to 16
+def _lanes(blocks: int) -> int:
+    """A multiple of 64 lanes, the last ones idle.
+
+    The vector loops of log, cos and sin may round a remainder differently, and no number may depend on its place in
+    the batch.
+    """
+    return -(-blocks // 64) * 64
+
+
+def _work_space(lanes: int) -> NDArray[np.uint8]:
+    return torch.empty(LANE * lanes, dtype=torch.uint8).numpy()  # torch aligns memory to 64 bytes, numpy to 16
 
 
 def _fill_normal(z: Floats, at: Address, memory: NDArray[np.uint8]) -> None:
     """Fill `z` (B, blocks, 2 or 1, 2) by rectangles of samples and blocks that fit the work space."""
     ids, blocks = at.ids.numpy().view(np.uint64)[:, None], np.arange(at.blocks, dtype=np.uint64)
+    steps = np.broadcast_to(np.asarray(at.step).astype(np.uint64).reshape(-1, 1) << _32, ids.shape)
     rows = max(1, CHUNK // max(1, at.blocks))
     for i in range(0, len(ids), rows):
         for j in range(0, at.blocks, CHUNK):
             part = z[i : i + rows, j : j + CHUNK]
             m, r, q, _ = part.shape
-            # A multiple of 64 lanes, the last ones idle: the vector loops of log, cos and sin may round a
-            # remainder differently, and no number may depend on its place in the batch.
-            n = -(-m * r // 64) * 64
+            n = _lanes(m * r)
             S, T = memory[: 32 * n].view(np.uint64).reshape(2, 2, n)
             u = memory[32 * n : (32 + 8 * q) * n].view(np.float64).reshape(q, n)
             radius, cos, sin = memory[48 * n : 72 * n].view(z.dtype).reshape(3, q, n)
-            _fill_pairs(S, T, ids[i : i + rows], blocks[j : j + CHUNK], at)
+            _fill_pairs(S, T, ids[i : i + rows], steps[i : i + rows], blocks[j : j + CHUNK], at)
             _fill_polar(S, T, u, radius, cos, sin)
             part[..., 0] = cos[:, : m * r].reshape(q, m, r).transpose(1, 2, 0)
             part[..., 1] = sin[:, : m * r].reshape(q, m, r).transpose(1, 2, 0)
 
 
-def _fill_pairs(S: Words, T: Words, ids: Words, blocks: Words, at: Address) -> None:
+def _fill_pairs(S: Words, T: Words, ids: Words, steps: Words, blocks: Words, at: Address) -> None:
     """`_pairs` in place: the rows of `S` (2, n) begin with c0:c1 and c2:c3 for ids (m, 1) and blocks (r,).
+
+    `steps` (m, 1) are in the upper half of their words.
 
     With A = c0:c1 and B = c2:c3, a round is A <- M1 (B >> 32) ^ (A ^ k0) << 32
     and B <- M0 (A >> 32) ^ (B ^ k1) << 32 at once: both halves of a product fall where they belong.
     `T` is scratch.
     """
     (k0, k1), (l0, l1), *keys = _shifted_round_keys(_key(at.seed))
-    # The first round sees either the id or the block, and so does the second up to its last operation.
-    a = ids * _M1 ^ k0 ^ np.uint64(at.step << 32)
+    # The first round sees either the id and step or the block, and so does the second up to its last operation.
+    a = ids * _M1 ^ k0 ^ steps
     b = blocks * _M0 ^ k1 ^ np.uint64(at.stream << 32)
     first, second = S[:, : a.size * b.size].reshape(2, a.size, b.size)
     np.bitwise_xor((b >> _32) * _M1, a << _32 ^ l0, out=first)

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchsde import BrownianInterval
 
 from scoresde._philox import Address, check_range, normal_blocks, philox4x32, philox_word, uniform_blocks
+from scoresde.brownian import BrownianPath, rounded
 
 __all__ = ["BrownianNoise", "CounterNoise", "Noise", "normal", "philox4x32", "philox_word", "uniform"]
 
 # Streams keep apart what shares a seed, a sample and a step: the start, draw k of a step (stream 1 + k), and
-# the seeds of Brownian paths.
-START, STEPS, PATHS = 0, 1, (1 << 32) - 1
+# Brownian path k (stream 2^32 - 1 - k).
+START, STEPS = 0, 1
 
 
 def uniform(
@@ -118,23 +118,14 @@ class CounterNoise(Noise):
         return _as_samples(normal_blocks(at, self.dtype, self._spare), self.shape)
 
 
-class BrownianPath(BrownianInterval):
-    """torchsde's path, with an increment of 0 between times that round to one, where torchsde recurses for ever."""
-
-    def __call__(self, ta: float, tb: float | None = None, return_U: bool = False, return_A: bool = False) -> Tensor:
-        ta, tb = (self._start, ta) if tb is None else (ta, tb)
-        return super().__call__(self._round(float(ta)), self._round(float(tb)), return_U, return_A)
-
-
 @dataclass(frozen=True, eq=False)
 class BrownianNoise(Noise):
-    """One Brownian path over [0, 1], seen at any resolution and in any order: the path of (seed, ids, shape).
+    """Brownian paths over [0, 1], one per sample, seen at any resolution and in any order.
 
-    Draw k of any step reads path k, and these paths are independent. They are float64 whatever `dtype`, so
-    that runs in either precision follow the same ones. The start is that of `CounterNoise` with the same seed
-    and ids. A path belongs to its batch: other ids, or these in another order, follow other paths. Times are
-    rounded to `digits` decimals, 3 to 12, and each one makes a draw slower. Other arguments and errors as for
-    `CounterNoise`.
+    Path i is a function of (seed, ids[i]) alone, bitwise so whatever its companions (`brownian.py`). Draw k of any
+    step reads path k, and these paths are independent. They are the same whatever `dtype`, so that runs in either
+    precision follow the same ones. The start is that of `CounterNoise` with the same seed and ids. Times are rounded
+    to float32. Arguments and errors as for `CounterNoise`; not for several threads.
     """
 
     seed: int
@@ -142,49 +133,35 @@ class BrownianNoise(Noise):
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
-    digits: int = 9
+    _address: Address = field(init=False, repr=False)
     _paths: dict[int, BrownianPath] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        _locate(self.seed, self.ids, self.shape, 0, START, self.dtype, self.device)
-        if not 3 <= self.digits <= 12:
-            raise ValueError(f"digits must be in 3..12, got {self.digits}")
+        address = _locate(self.seed, self.ids, self.shape, 0, START, self.dtype, self.device)
+        object.__setattr__(self, "_address", address)
 
     def start(self) -> Tensor:
         return normal(self.seed, self.ids, self.shape, stream=START, dtype=self.dtype, device=self.device)
 
     def at(self, step: int, t: float, s: float) -> Callable[..., Tensor]:
-        """Draws (W_s - W_t) / sqrt(|s - t|) for times in [0, 1]; the path does not ask which step it is."""
-        if not (0 <= t <= 1 and 0 <= s <= 1):
-            raise ValueError(f"a Brownian path covers the times [0, 1], got a step from {t} to {s}")
-        low, high = sorted(round(float(time), self.digits) for time in (t, s))
-        if low == high:
-            raise ValueError(f"times {t} and {s} are the same to {self.digits} digits; raise digits, at most 12")
-        scale = math.copysign(1 / math.sqrt(high - low), s - t)
-        return lambda k=0: (scale * self.path(k)(low, high)).to(self.dtype).view(len(self.ids), *self.shape)
+        """Draws (W_s - W_t) / sqrt(|s - t|) for times in [0, 1]; the path does not ask which step it is.
+
+        Raises:
+            ValueError: a time outside [0, 1], or times that round to one.
+        """
+        start, end = rounded(t), rounded(s)
+        if start == end:
+            raise ValueError(
+                f"a Brownian path cannot tell times {t} and {s} apart: they are the same in float32; take fewer steps"
+            )
+        scale = 1.0 / math.sqrt(abs(end - start))
+        return lambda k=0: (self.path(k)(start, end) * scale).to(self.dtype).view(len(self.ids), *self.shape)
 
     def path(self, k: int = 0) -> BrownianPath:
         """Path `k` as torchsde takes it (`bm=`), for a float64 state of shape (B, prod(shape))."""
         if k not in self._paths:
-            self._paths[k] = BrownianPath(
-                0.0,
-                1.0,
-                size=(len(self.ids), math.prod(self.shape)),
-                dtype=torch.float64,
-                device=self.device,
-                entropy=self._entropy(k),
-                # Halved at fixed times, the path depends neither on the queries nor on their order.
-                halfway_tree=True,
-                tol=10.0**-self.digits,
-            )
+            self._paths[k] = BrownianPath(self.seed, self._address.ids, math.prod(self.shape), k)
         return self._paths[k]
-
-    def _entropy(self, k: int) -> int:
-        """64 bits made of the seed, k and all ids, so that the batches of one run follow different paths."""
-        entropy = philox_word(self.seed, check_range("draw", k, 31), 0, 0, PATHS)
-        for i in self.ids.tolist():
-            entropy = philox_word(entropy, i)
-        return entropy
 
 
 def _locate(

@@ -1,14 +1,12 @@
-"""Counter-based noise: known answers, independence of company, exact laws; and one Brownian path at any resolution."""
+"""Counter-based noise: known answers, independence of company, exact laws."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-import torchsde
 from scipy import stats
 from torch import Tensor
 
@@ -84,8 +82,9 @@ def test_uniforms_follow_the_documented_formula() -> None:
 
 
 @BY_DTYPE
-def test_the_path_for_accelerators_agrees_with_the_one_for_the_cpu(dtype: torch.dtype) -> None:
-    at = _philox.Address(seed=5, ids=torch.arange(40, 60), blocks=300, step=2, stream=1)
+@pytest.mark.parametrize("step", [2, torch.arange(2**32 - 20, 2**32)], ids=["one", "each"])
+def test_the_path_for_accelerators_agrees_with_the_one_for_the_cpu(dtype: torch.dtype, step) -> None:
+    at = _philox.Address(seed=5, ids=torch.arange(40, 60), blocks=300, step=step, stream=1)
     elsewhere = _philox._box_muller(_philox._pairs(at), dtype).flatten(2)
     assert (_philox.normal_blocks(at, dtype, []) - elsewhere).abs().max() < 8 * torch.finfo(dtype).eps
 
@@ -139,6 +138,25 @@ def test_a_short_sample_is_a_prefix_of_a_long_one(numbers, dtype) -> None:
     long = numbers(1, ids, (64,), dtype=dtype)
     assert torch.equal(numbers(1, ids, (20,), dtype=dtype), long[:, :20])
     assert torch.equal(numbers(1, ids, (4, 16), dtype=dtype), long.view(3, 4, 16))
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("blocks", [2, 3000])
+def test_a_step_for_each_sample_is_that_step(dtype: torch.dtype, blocks: int) -> None:
+    ids, steps = torch.tensor([5, 9, 5]), torch.tensor([2, 2**32 - 1, 0])
+    each = _philox.normal_blocks(_philox.Address(1, ids, blocks, steps, 4), dtype, [])
+    for i, step in enumerate(steps.tolist()):
+        alone = _philox.normal_blocks(_philox.Address(1, ids[i : i + 1], blocks, step, 4), dtype, [])
+        assert torch.equal(each[i], alone[0])
+
+
+def test_a_work_space_serves_draws_of_any_size() -> None:
+    spare: list[np.ndarray] = []
+    for blocks in (3, 5000, 40):
+        at = _philox.Address(1, torch.arange(7), blocks, 0, 0)
+        assert torch.equal(
+            _philox.normal_blocks(at, torch.float32, spare), _philox.normal_blocks(at, torch.float32, [])
+        )
 
 
 @BOTH
@@ -297,7 +315,7 @@ def test_steps_streams_and_counter_words_out_of_range_are_refused() -> None:
     noise = CounterNoise(0, IDS, (2,))
     with pytest.raises(ValueError, match=r"step must be in \[0, 2\^32\), got -1"):
         noise.at(-1, 1.0, 0.5)
-    for other in (noise, brownian()):
+    for other in (noise, BrownianNoise(0, IDS, (2,))):
         with pytest.raises(ValueError, match=r"draw must be in \[0, 2\^31\), got -1"):
             other.at(0, 1.0, 0.5)(-1)
     with pytest.raises(ValueError, match=r"stream must be in \[0, 2\^32\)"):
@@ -308,103 +326,3 @@ def test_steps_streams_and_counter_words_out_of_range_are_refused() -> None:
         philox_word(0, 2**32)
     with pytest.raises(ValueError, match="at most 4 words, got 5"):
         philox_word(0, 1, 2, 3, 4, 5)
-
-
-# One Brownian path
-
-TIMES = [1.0, 0.91, 0.75, 0.6004, 0.5, 0.123456, 0.03, 0.0]
-
-
-def brownian(seed: int = 1, n: int = 4, shape: tuple[int, ...] = (3,), dtype=torch.float64, **more) -> BrownianNoise:
-    return BrownianNoise(seed, torch.arange(n), shape, dtype, **more)
-
-
-def increment(noise: Noise, t: float, s: float, k: int = 0) -> Tensor:
-    return noise.at(0, t, s)(k) * math.sqrt(abs(s - t))
-
-
-@pytest.mark.parametrize("coarse_first", [True, False])
-def test_a_coarse_increment_is_the_sum_of_its_parts(coarse_first: bool) -> None:
-    noise = brownian(shape=(2, 3))
-    early = increment(noise, 1.0, 0.0) if coarse_first else None
-    parts = sum(increment(noise, t, s) for t, s in pairwise(TIMES))
-    whole = increment(noise, 1.0, 0.0) if early is None else early
-    assert whole.shape == (4, 2, 3)
-    assert (whole - parts).abs().max() < 1e-14
-
-
-def test_a_path_does_not_depend_on_the_queries_nor_on_their_order() -> None:
-    steps = list(pairwise(TIMES))
-    one, two = brownian(), brownian()
-    forth = {step: one.at(0, *step)() for step in steps}
-    two.at(0, 0.7, 0.01)()
-    back = {step: two.at(0, *step)() for step in reversed(steps)}
-    assert all(torch.equal(forth[step], back[step]) for step in steps)
-
-
-def test_a_draw_is_the_increment_of_the_path_from_t_to_s() -> None:
-    noise = brownian()
-    w = noise.path()(0.3, 0.8) / math.sqrt(0.8 - 0.3)
-    assert torch.allclose(noise.at(0, 0.3, 0.8)(), w, rtol=1e-15)
-    assert torch.allclose(noise.at(0, 0.8, 0.3)(), -w, rtol=1e-15)
-
-
-class DriftlessUnit:
-    """dx = dW, whose every Euler step is exact."""
-
-    sde_type, noise_type = "ito", "diagonal"
-
-    def f(self, t: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(y)
-
-    def g(self, t: Tensor, y: Tensor) -> Tensor:
-        return torch.ones_like(y)
-
-
-def test_torchsde_can_follow_a_path() -> None:
-    # Steps of 0.1 end a hair before 1, and so with a step that rounds to nothing.
-    path, ends = brownian().path(), torch.tensor([0.0, 1.0], dtype=torch.float64)
-    x = torchsde.sdeint(DriftlessUnit(), torch.zeros(4, 3).double(), ends, bm=path, dt=0.1, method="euler")
-    assert (x[-1] - path(0.0, 1.0)).abs().max() < 1e-14
-
-
-def test_brownian_draws_are_standard_normal_and_independent() -> None:
-    noise = brownian(n=500, shape=(40,))
-    draws = [noise.at(0, t, s)(k) for t, s in ((1.0, 0.6), (0.6, 0.5), (0.5, 0.4999)) for k in (0, 1)]
-    draws += [noise.start(), brownian(seed=2, n=500, shape=(40,)).at(0, 1.0, 0.6)()]
-    for i, z in enumerate(draws):
-        assert abs(float(z.mean())) * math.sqrt(z.numel()) < 4
-        assert abs(float((z**2).mean()) - 1) / math.sqrt(2 / z.numel()) < 4
-        assert all(abs(correlation(z, other)) < 4 for other in draws[:i])
-
-
-def test_other_ids_follow_another_path() -> None:
-    first, second = (BrownianNoise(1, torch.arange(i, i + 50), (50,)).at(0, 1.0, 0.5)() for i in (0, 50))
-    assert abs(correlation(first, second)) < 4
-
-
-def test_both_precisions_follow_one_path_and_share_the_start_of_counter_noise() -> None:
-    single, double = brownian(dtype=torch.float32), brownian()
-    assert torch.equal(single.at(0, 0.9, 0.2)(), double.at(0, 0.9, 0.2)().float())
-    assert torch.equal(single.start(), CounterNoise(1, torch.arange(4), (3,)).start())
-
-
-@pytest.mark.parametrize(
-    ("t", "s", "says"),
-    [
-        (1.5, 0.5, r"covers the times \[0, 1\], got a step from 1.5 to 0.5"),
-        (0.5, math.nan, r"covers the times \[0, 1\]"),
-        (0.5, -0.1, r"covers the times \[0, 1\]"),
-        (0.5, 0.5, "the same to 9 digits"),
-        (0.5, 0.5 + 1e-11, "the same to 9 digits"),
-    ],
-)
-def test_times_off_the_path_are_refused(t: float, s: float, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        brownian().at(0, t, s)
-
-
-def test_a_finer_path_takes_shorter_steps() -> None:
-    assert torch.isfinite(brownian(digits=12).at(0, 0.5, 0.5 + 1e-11)()).all()
-    with pytest.raises(ValueError, match=r"digits must be in 3\.\.12, got 13"):
-        brownian(digits=13)
