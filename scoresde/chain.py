@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde import grids
-from scoresde._tensors import combine, flat_sum
+from scoresde import bounds, grids
+from scoresde._tensors import combine
+from scoresde.bounds import Bound, Step, Walk, WeightedBound, discretised_log_prob
 from scoresde.denoisers import Denoiser
-from scoresde.noise import CounterNoise
 from scoresde.processes import VP, TableVP
 from scoresde.sde import LinearSDE, transition
+
+__all__ = ["DDPM", "Bound", "WeightedBound", "discretised_log_prob"]
+
+Variance = str | Tensor | Sequence[float]
+BATCH = 256
+MIN_LOG_SNR = -14.0  # abar = 8e-7: no signal is left that the prior could miss
+
+
+def _nothing() -> None:
+    """What is called after each evaluation, unless told otherwise."""
 
 
 class DDPM:
@@ -67,12 +76,8 @@ class DDPM:
         Raises:
             ValueError: a process that is not variance preserving, a grid that does not reach 0, or alpha = 0 on it.
         """
-        grid = torch.as_tensor(times, dtype=torch.float64)
-        grid = grids.check_times(grid.flip(0) if grid.ndim == 1 and len(grid) > 1 and grid[0] < grid[-1] else grid)
-        rising = grid.flip(0)
+        rising = _rising(times)
         levels = [sde.at(t) for t in rising.tolist()]
-        if rising[0] != 0:
-            raise ValueError(f"the grid ends at t = {rising[0].item():g}; a chain starts from the data, t = 0")
         power = max(abs(float(level.alpha**2 + level.sigma**2) - 1.0) for level in levels)
         if power > 1e-9:
             raise ValueError(f"{sde} does not preserve the variance (off by {power:.2g}), so it is no DDPM chain")
@@ -80,6 +85,22 @@ class DDPM:
         if max(betas) >= 1:
             raise ValueError(f"alpha = 0 at t = {rising[-1].item():g}: the last beta would be 1; stop the grid earlier")
         return cls(betas)
+
+    @classmethod
+    def from_levels(cls, sde: LinearSDE, times: Tensor | Sequence[float]) -> DDPM:
+        """The chain with the signal-to-noise ratios of any linear process at the given times.
+
+        x_k is X_t / sqrt(alpha^2 + sigma^2), so that abar_k = alpha^2 / (alpha^2 + sigma^2): for a process that
+        preserves the variance, `from_sde`. Where the log-SNR is below -14 it is raised to that: a chain ends with some
+        signal.
+
+        Raises:
+            ValueError: as for `from_sde`, and two times below a log-SNR of -14.
+        """
+        rising = _rising(times)
+        log_snr = sde.log_snr(rising[1:]).clamp_min(MIN_LOG_SNR)
+        log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.nn.functional.logsigmoid(log_snr)])
+        return cls(-torch.expm1(torch.diff(log_abar)))
 
     # --- kernels (theory 2) ----------------------------------------------------------------------------
 
@@ -139,10 +160,12 @@ class DDPM:
     def prior_kl(self, x0: Tensor) -> Tensor:
         """L_K = KL(q(x_K | x_0) || N(0, I)) in nats, (B,)."""
         mean, variance = self.marginal(x0, self.steps)
-        dim = x0[0].numel()
-        # log variance from log1p(-abar): the variance is within a hair of 1
-        log_variance = math.log1p(-self.alpha_bar[-1].item())
-        return 0.5 * (dim * (variance - 1.0 - log_variance) + flat_sum(mean.double().square()))
+        return bounds.prior_kl(mean.double(), variance, self._log_noise)
+
+    @property
+    def _log_noise(self) -> float:
+        """log(1 - abar_K), which is within a hair of 0."""
+        return math.log1p(-self.alpha_bar[-1].item())
 
     def step_kl(self, x0: Tensor, x0_hat: Tensor, k: int, *, large: bool = False) -> Tensor:
         """L_{k-1} = KL(q(x_{k-1} | x_k, x_0) || p(x_{k-1} | x_k)), k >= 2, from the estimate x0_hat; nats, (B,).
@@ -150,13 +173,8 @@ class DDPM:
         The means differ by sqrt(abar_{k-1}) beta_k / (1 - abar_k) (x_0 - x0_hat); p has either variance.
         """
         self._check(k, 2)
-        small = self.variance_small(k)
-        variance = self.variance_large(k) if large else small
-        weight = self.alpha_bar[k - 1] * self.beta[k] ** 2 / (2.0 * variance * self._noise[k] ** 2)
-        ratio = small / variance
-        dim = x0[0].numel()
-        constant = 0.5 * dim * (ratio - 1.0 - math.log(ratio))
-        return constant + weight.item() * flat_sum((x0 - x0_hat).double().square())
+        variances = self.large_variances() if large else self.small_variances()
+        return self._step(k, variances[k].item()).kl(x0[0].numel(), bounds.squares(x0.double() - x0_hat.double()))
 
     def eps_weight(self, k: int, *, large: bool = False) -> float:
         """What |eps - eps_theta|^2 weighs in L_{k-1}: beta_k^2 / (2 variance alpha_k (1 - abar_k)), eq. (8, 12)."""
@@ -164,88 +182,186 @@ class DDPM:
         variance = self.variance_large(k) if large else self.variance_small(k)
         return (self.beta[k] ** 2 / (2.0 * variance * (1.0 - self.beta[k]) * self._noise[k])).item()
 
+    def small_variances(self) -> Tensor:
+        """beta-tilde_1..beta-tilde_K behind a 0, (K + 1,), but beta_1 for the last step, k = 1."""
+        small = self._noise[:-1] / self._noise[1:] * self.beta[1:]
+        return torch.cat([self.beta[:2], small[1:]])
+
+    def large_variances(self) -> Tensor:
+        """beta_1..beta_K behind a 0, (K + 1,)."""
+        return self.beta.clone()
+
+    def optimal_variances(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        *,
+        seed: int = 0,
+        batch_size: int | None = None,
+        on_step: Callable[[], None] = _nothing,
+    ) -> Tensor:
+        """The variances for which the bound is lowest on data such as x0 (n, *), (K + 1,) behind a 0.
+
+        beta-tilde_k + abar_{k-1} beta_k^2 / (1 - abar_k)^2 E|x_0 - xhat0|^2 / D (Bao et al. 2022), with the mean over
+        x0 and a draw of x_k each. Give them as `variance=` for other data than these.
+
+        Raises:
+            ValueError, NumericalError: as for `bound`.
+        """
+        x, ids = self._data(denoiser, x0, None)
+        walk = self._walk(denoiser, self.large_variances())
+        error2 = bounds.mean_error2(
+            walk, denoiser, x, seed=seed, ids=ids, batch_size=_batch(batch_size, len(x)), on_step=on_step
+        )
+        on_x0 = torch.tensor([0.0, *(step.on_x0 for step in reversed(walk.steps))], dtype=torch.float64)
+        small = torch.tensor([0.0, *(step.small for step in reversed(walk.steps))], dtype=torch.float64)
+        return small + on_x0**2 * error2
+
     def bound(
         self,
         denoiser: Denoiser,
         x0: Tensor,
         *,
         seed: int = 0,
-        variance: str = "small",
+        variance: Variance = "small",
         bin_width: float | None = None,
+        draws: int = 1,
+        ids: Sequence[int] | Tensor | None = None,
+        batch_size: int | None = None,
+        on_step: Callable[[], None] = _nothing,
     ) -> Bound:
-        """The variational bound (5) of -log p(x_0), term by term, with one draw of x_k | x_0 for every k.
+        """The variational bound (5) of -log p(x_0), term by term, over `draws` trajectories x_{1:K} | x_0 of each x_0.
+
+        Arguments and errors as for `weighted_bound`.
+
+        Raises:
+            NumericalError: a term that is not finite, named by sample and k.
+        """
+        return (
+            self.weighted_bound(
+                denoiser,
+                x0,
+                trajectories=draws,
+                seed=seed,
+                variance=variance,
+                bin_width=bin_width,
+                ids=ids,
+                batch_size=batch_size,
+                on_step=on_step,
+            )
+            .check()
+            .bound
+        )
+
+    def weighted_bound(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        *,
+        trajectories: int,
+        seed: int = 0,
+        variance: Variance = "small",
+        bin_width: float | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        batch_size: int | None = None,
+        on_step: Callable[[], None] = _nothing,
+    ) -> WeightedBound:
+        """The importance-weighted bounds (1.2) of -log p(x_0) with 1..M trajectories x_{1:K} | x_0 of each x_0.
+
+        A sample that fails is reported in `problems`, and the others go on; `.check()` makes it an error.
 
         Args:
             denoiser: any; it is asked at the noise level of each abar_k.
             x0: (B, *).
+            trajectories: M, of each x_0; trajectory j of sample i is a function of (seed, ids[i], j).
             seed: of the draws.
-            variance: "small" or "large", the reverse variance for k >= 2. The last step k = 1 always has beta_1.
+            variance: of the reverse steps: "small" (beta-tilde), "large" (beta), or a table (K + 1,) such as
+                `optimal_variances`, whose entry 0 is not used. With either word the last step, k = 1, has beta_1.
             bin_width: of 8-bit data on [-1, 1] it is 2/255: L_0 is then Ho et al.'s discretised decoder, and the bound
                 is on a probability. None: x_0 is continuous, L_0 is a log density.
+            ids: of the samples, 0..B-1 by default, each in [0, 2^32).
+            batch_size: trajectories computed at once, default B but at least 256; memory for states depends on it, and
+                not on K or M.
+            on_step: called after each evaluation of the denoiser, for a progress bar.
 
         Raises:
-            ValueError: another variance, or x0 of the wrong shape or not finite.
+            ValueError: another variance, x0 of the wrong shape or not finite, or counts below 1.
         """
-        if variance not in ("small", "large"):
-            raise ValueError(f"variance = {variance!r}; it must be 'small' or 'large'")
-        if x0.ndim < 2 or not bool(x0.isfinite().all()):
-            raise ValueError(f"x0 of shape {tuple(x0.shape)} must be (B, *) and finite")
-        noise = CounterNoise(seed, torch.arange(len(x0)), tuple(x0.shape[1:]), x0.dtype, x0.device)
+        x, sample_ids = self._data(denoiser, x0, ids)
+        if trajectories < 1:
+            raise ValueError(f"trajectories = {trajectories}; it must be 1 or more")
+        return bounds.weigh(
+            self._walk(denoiser, self._variances(variance), bin_width),
+            denoiser,
+            x,
+            trajectories=trajectories,
+            seed=seed,
+            ids=sample_ids,
+            batch_size=_batch(batch_size, len(x)),
+            on_step=on_step,
+        )
+
+    def _variances(self, variance: Variance) -> Tensor:
+        """Those that a word means, or the table itself."""
+        if isinstance(variance, str):
+            if variance not in WORDS:
+                raise ValueError(f"variance = {variance!r}; it must be 'small', 'large' or a table of K + 1 variances")
+            return WORDS[variance](self)
+        table = torch.as_tensor(variance, dtype=torch.float64).cpu()
+        if table.shape != (self.steps + 1,):
+            raise ValueError(
+                f"variance has shape {tuple(table.shape)}; a table for k = 0..K has {self.steps + 1} entries"
+            )
+        bad = ~((table[1:] > 0) & table[1:].isfinite())
+        if bool(bad.any()):
+            k = int(bad.nonzero()[0]) + 1
+            raise ValueError(f"variance[{k}] = {table[k].item():g}; each must be positive and finite")
+        return table
+
+    def _step(self, k: int, variance: float) -> Step:
+        """Step k with this variance in the model."""
+        abar_before, beta, noise = self.alpha_bar[k - 1].item(), self.beta[k].item(), self._noise[k].item()
+        return Step(
+            k,
+            signal=math.sqrt(self.alpha_bar[k].item()),
+            noise=noise,
+            on_x=math.sqrt(1.0 - beta) * self._noise[k - 1].item() / noise,
+            on_x0=math.sqrt(abar_before) * beta / noise,
+            small=self.variance_small(k),
+            variance=variance,
+        )
+
+    def _walk(self, denoiser: Denoiser, variances: Tensor, bin_width: float | None = None) -> Walk:
+        down = range(self.steps, 0, -1)
         # log SNR = log(abar / (1 - abar)): where the denoiser's own process has the chain's noise level
-        at = denoiser.sde.time_of_log_snr(torch.log(self.alpha_bar) - torch.log(self._noise)).tolist()
-        terms = torch.empty(self.steps + 1, len(x0), dtype=torch.float64, device=x0.device)
-        terms[self.steps] = self.prior_kl(x0)
-        with torch.no_grad():
-            for k in range(self.steps, 0, -1):
-                x_k = self.perturb(x0, k, noise.at(k, 1.0, 0.0)())
-                # same SNR, another radius, when the denoiser's process is not variance preserving
-                x0_hat = denoiser.x0(x_k * float(denoiser.sde.at(at[k]).radius), at[k])
-                if k > 1:
-                    terms[k - 1] = self.step_kl(x0, x0_hat, k, large=variance == "large")
-                else:
-                    terms[0] = -self._decoder(x0, x0_hat, bin_width)
-        return Bound(terms, x0[0].numel())
+        times = denoiser.sde.time_of_log_snr(torch.log(self.alpha_bar) - torch.log(self._noise)).tolist()
+        steps = [self._step(k, variances[k].item()) for k in down]
+        return Walk(steps, [times[k] for k in down], self._log_noise, bin_width)
 
-    def _decoder(self, x0: Tensor, mean: Tensor, bin_width: float | None) -> Tensor:
-        """log p(x_0 | x_1), (B,): at k = 1 the mean is xhat0 itself, the variance beta_1."""
-        std = math.sqrt(self.variance_large(1))
-        if bin_width is not None:
-            return discretised_log_prob(x0, mean, std, bin_width)
-        z = (x0 - mean).double() / std
-        return flat_sum(-0.5 * z.square() - math.log(std) - 0.5 * math.log(2.0 * math.pi))
+    def _data(self, denoiser: Denoiser, x0: Tensor, ids: Sequence[int] | Tensor | None) -> tuple[Tensor, Tensor]:
+        """x0 as the denoiser takes it, and the numbers of its samples."""
+        if x0.ndim < 2 or len(x0) == 0 or not bool(x0.isfinite().all()):
+            raise ValueError(f"x0 of shape {tuple(x0.shape)} must be (B, *), with B >= 1, and finite")
+        numbers = torch.arange(len(x0)) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
+        if numbers.shape != (len(x0),):
+            raise ValueError(f"ids has shape {tuple(numbers.shape)}; there are {len(x0)} samples")
+        return x0.to(denoiser.device, denoiser.dtype), numbers
 
 
-@dataclass(frozen=True)
-class Bound:
-    """The terms L_0..L_K of the bound, (K + 1, B), in nats, and the dimension D of one sample."""
-
-    terms: Tensor
-    dim: int
-
-    def nats(self) -> Tensor:
-        """The bound per sample, (B,): an upper bound of -log p(x_0) on average over the draws."""
-        return self.terms.sum(0)
-
-    def bits_per_dim(self) -> Tensor:
-        """Per sample, (B,)."""
-        return self.nats() / (self.dim * math.log(2.0))
-
-    def terms_bits_per_dim(self) -> Tensor:
-        """Each L_k averaged over the batch, (K + 1,)."""
-        return self.terms.mean(1) / (self.dim * math.log(2.0))
+WORDS: dict[str, Callable[[DDPM], Tensor]] = {"small": DDPM.small_variances, "large": DDPM.large_variances}
+"""The reverse variances that have a name."""
 
 
-def discretised_log_prob(x: Tensor, mean: Tensor, std: float, width: float) -> Tensor:
-    """log of the mass that N(mean, std^2) gives to the bin of each entry of x, summed over a sample, (B,).
+def _rising(times: Tensor | Sequence[float]) -> Tensor:
+    """The grid from 0 up, whichever way it was given."""
+    grid = torch.as_tensor(times, dtype=torch.float64)
+    grid = grids.check_times(grid.flip(0) if grid.ndim == 1 and len(grid) > 1 and grid[0] < grid[-1] else grid)
+    if grid[-1] != 0:
+        raise ValueError(f"the grid ends at t = {grid[-1].item():g}; a chain starts from the data, t = 0")
+    return grid.flip(0)
 
-    Bins of `width` centred on the values, on [-1, 1], open at both ends (Ho et al. 2020, eq. 13).
-    """
-    x, mean = x.double(), mean.double()
-    upper, lower = (x + 0.5 * width - mean) / std, (x - 0.5 * width - mean) / std
-    upper = torch.where(x > 1.0 - 0.5 * width, math.inf, upper)
-    lower = torch.where(x < -1.0 + 0.5 * width, -math.inf, lower)
-    # mirror to the left tail, where the normal's log cdf is accurate
-    flip = lower + upper > 0
-    upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
-    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
-    return flat_sum(log_upper + torch.log(-torch.expm1(log_lower - log_upper)))
+
+def _batch(batch_size: int | None, count: int) -> int:
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}; it must be 1 or more")
+    return max(count, BATCH) if batch_size is None else batch_size
