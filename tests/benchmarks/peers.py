@@ -1,4 +1,4 @@
-"""Other packages' samplers on the exact denoisers of our mixtures: the same model, the same start, the same budget.
+"""Other packages' samplers and ours on exact denoisers of mixtures: the same model, start, budget and search of grids.
 
 python tests/benchmarks/peers.py [--n 400] [--evaluations 10,20,50] [--json FILE]
 
@@ -126,6 +126,56 @@ def ratios(setting: str, n: int, end: float = 0.0) -> Tensor:
 def above(end: float) -> tuple[str, ...]:
     """The settings of SEARCH that stay above `end`."""
     return tuple(s for s in SEARCH if s[-1].isalpha() or float(s.split()[-1]) > 1.01 * end)
+
+
+# --- ours ----------------------------------------------------------------------------------------------
+
+OURS: dict[str, Any] = {
+    "UniPC-3": sd.solvers.UniPC(),
+    "UniPC-2": sd.solvers.UniPC(2),
+    "DPM-3": sd.solvers.DPMSolver(3),
+    "DPM-2": sd.solvers.DPMSolver(2),
+    "AB-4": sd.solvers.AdamsBashforth(4),
+    "AB-3": sd.solvers.AdamsBashforth(3),
+    "AB-2": sd.solvers.AdamsBashforth(2),
+    "RK4": sd.solvers.RK4(),
+    "Heun": sd.solvers.Heun(),
+    "DDIM": sd.solvers.DDIM(),
+    "ER-SDE": sd.solvers.ERSDE(),
+    "SA": sd.solvers.SASolver(),
+    "SA eta 0.5": sd.solvers.SASolver(eta=0.5),
+    "DPM-2 SDE": sd.solvers.DPMSolver(2, sde=True),
+    "Ancestral": sd.solvers.Ancestral(),
+    "Euler-Maruyama": sd.solvers.EulerMaruyama(),
+}
+FAMILY = tuple(f"logistic {c} {s}" for c, s in itertools.product((0.4, 0.7, 1.0), (1.0, 1.3, 1.6, 2.0)))
+
+
+def scoresde_rows() -> list[Row]:
+    """Each on its own grid, on the family of the default one, on the search of the peers, and on a fitted one."""
+
+    def drive(solver: Any, network: Any, x1: Tensor, evaluations: int, setting: str) -> Tensor:
+        n = evaluations // solver.evaluations
+        kind, *numbers = setting.split()
+        if kind == "own":
+            times = sd.grids.GRIDS[solver.grid](SDE, n, math.inf)
+        elif kind == "tuned":
+            times = sd.tune_grid(network.denoiser, solver, n).times if n > 1 else sd.grids.uniform(n)
+        elif kind == "logistic":
+            centre, spread = map(float, numbers)
+            times = sd.grids.logistic(SDE, n, centre=centre, spread=spread)
+        else:
+            ladder = ratios(setting, n)[:-1]
+            times = torch.cat([SDE.time_of_log_snr(-2.0 * torch.log(ladder)), torch.zeros(1).double()])
+            times[0] = 1.0
+        seed = torch.initial_seed()
+        return sd.sample(network.denoiser, solver, times=times, x1=x1, seed=seed)
+
+    def settings(solver: Any) -> tuple[str, ...]:
+        fitted = ("tuned",) if solver.evaluations == 1 and not solver.stochastic else ()
+        return ("own", *fitted, *FAMILY, *SEARCH)
+
+    return [(f"scoresde {k}", s.stochastic, settings(s), functools.partial(drive, s)) for k, s in OURS.items()]
 
 
 # --- diffusers -----------------------------------------------------------------------------------------
@@ -333,6 +383,7 @@ def torchdiffeq_rows() -> list[Row]:
 # --- what the other scripts use ------------------------------------------------------------------------
 
 PACKAGES: dict[str, Callable[[], list[Row]]] = {
+    "scoresde": scoresde_rows,
     "diffusers": diffusers_rows,
     "k-diffusion": k_diffusion_rows,
     "ER-SDE-Solver": er_sde_rows,
@@ -380,7 +431,9 @@ def overhead_rows(state: Tensor) -> dict[str, Callable[[int], None]]:
         with torch.no_grad():
             drive(free, state, n, setting)
 
-    rows = {r[0]: functools.partial(run, r[3], r[2][0]) for rows in _found().values() for r in rows}
+    rows = {
+        r[0]: functools.partial(run, r[3], r[2][0]) for key, own in _found().items() if key != "scoresde" for r in own
+    }
     return rows | {"torchsde euler": functools.partial(_torchsde_euler, state.flatten(1), fixed.flatten(1))}
 
 
