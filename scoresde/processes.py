@@ -172,8 +172,11 @@ class TableVP(VariancePreserving):
 
 
 def _interpolate(x: Tensor, xs: np.ndarray, ys: np.ndarray) -> Tensor:
-    y = np.interp(x.detach().cpu().numpy(), xs, ys)
-    return torch.as_tensor(y, dtype=torch.float64, device=x.device)
+    """As np.interp, exact at the knots, in torch, whose transforms (jvp, vmap) may be under way."""
+    knots, values = (torch.as_tensor(array, device=x.device) for array in (xs, ys))
+    k = (torch.searchsorted(knots, x.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
+    share = ((x - knots[k]) / (knots[k + 1] - knots[k])).clamp(0.0, 1.0)
+    return torch.lerp(values[k], values[k + 1], share)
 
 
 class SongVP(VariancePreserving):

@@ -53,6 +53,13 @@ def test_drift_and_diffusion_follow_from_the_scales(sde: LinearSDE) -> None:
 
 
 @each
+def test_the_drift_is_differentiated_by_torch_func(sde: LinearSDE) -> None:
+    x, t = normal(4, 3), 0.123456789  # a time that nothing has asked for, so that it is looked up inside the transform
+    _, tangent = torch.func.jvp(lambda x: sde.drift(x, t), (x,), (x,))
+    torch.testing.assert_close(tangent, sde.at(t).f * x)
+
+
+@each
 def test_log_snr_and_its_inverse_are_inverse(sde: LinearSDE) -> None:
     torch.testing.assert_close(sde.time_of_log_snr(sde.log_snr(INSIDE)), INSIDE, rtol=1e-9, atol=1e-13)
     assert sde.time_of_log_snr(torch.tensor(math.inf)).item() == 0.0
