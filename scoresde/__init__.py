@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "scoresde.acceleration": ("Autocast", "ChannelsLast", "CudaGraph", "compiled"),
-    "scoresde.chain": ("DDPM", "Bound"),
+    "scoresde.chain": ("DDPM", "Bound", "WeightedBound"),
     "scoresde.checkpoint": ("load",),
     "scoresde.data": ("DataError",),
     "scoresde.denoisers": (
@@ -33,6 +33,15 @@ _HOMES = {
     "scoresde.errors": ("BusyError", "CheckpointError", "NumericalError"),
     "scoresde.inverse": ("GaussianMeasurement", "restore"),
     "scoresde.latents": ("slerp",),
+    "scoresde.likelihood": (
+        "ExactTrace",
+        "FlowLikelihood",
+        "Hutchinson",
+        "Pixels",
+        "converged_likelihood",
+        "flow_likelihood",
+        "log_likelihood",
+    ),
     "scoresde.mixtures": ("MIXTURES",),
     "scoresde.noise": ("BrownianNoise", "CounterNoise", "Noise"),
     "scoresde.parameterisations": (
@@ -51,14 +60,40 @@ _HOMES = {
     "scoresde.tuning": ("TunedGrid", "tune_grid"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ("data", "grids", "inverse", "metrics", "nets", "noise", "operators", "report", "solvers", "training")
+_MODULES = (
+    "compare",
+    "data",
+    "grids",
+    "inverse",
+    "likelihood",
+    "metrics",
+    "nets",
+    "noise",
+    "operators",
+    "report",
+    "solvers",
+    "training",
+)
 
 __all__ = [*_HOME_OF, *_MODULES]
 
 if TYPE_CHECKING:
-    from scoresde import data, grids, inverse, metrics, nets, noise, operators, report, solvers, training
+    from scoresde import (
+        compare,
+        data,
+        grids,
+        inverse,
+        likelihood,
+        metrics,
+        nets,
+        noise,
+        operators,
+        report,
+        solvers,
+        training,
+    )
     from scoresde.acceleration import Autocast, ChannelsLast, CudaGraph, compiled
-    from scoresde.chain import DDPM, Bound
+    from scoresde.chain import DDPM, Bound, WeightedBound
     from scoresde.checkpoint import load
     from scoresde.data import DataError
     from scoresde.denoisers import (
@@ -76,6 +111,15 @@ if TYPE_CHECKING:
     from scoresde.errors import BusyError, CheckpointError, NumericalError
     from scoresde.inverse import GaussianMeasurement, restore
     from scoresde.latents import slerp
+    from scoresde.likelihood import (
+        ExactTrace,
+        FlowLikelihood,
+        Hutchinson,
+        Pixels,
+        converged_likelihood,
+        flow_likelihood,
+        log_likelihood,
+    )
     from scoresde.mixtures import MIXTURES
     from scoresde.noise import BrownianNoise, CounterNoise, Noise
     from scoresde.parameterisations import (

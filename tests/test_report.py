@@ -24,6 +24,7 @@ from scoresde.report import (
     line_plot,
     to_png_bytes,
     to_svg,
+    way_panel,
     write_png,
 )
 
@@ -91,6 +92,19 @@ def test_labelled_rows_stand_right_of_their_names() -> None:
         assert ink.sum() > 20
         assert not ink[:, 0].any()
         assert not ink[:, -1].any()
+
+
+def test_heads_stand_above_their_columns() -> None:
+    rows = {"a": noise(3, 8, 8), "b": noise(2, 8, 8)}
+    plain = labelled_rows(rows, gap=2, scale=4, font_size=10)
+    page = labelled_rows(rows, heads=("5", "10", "20"), gap=2, scale=4, font_size=10)
+    np.testing.assert_array_equal(page[20:], plain)
+    ink = (page[:20] < 128).any(axis=(0, 2))
+    margin = page.shape[1] - (3 * 32 + 2 * 2)
+    for j in range(3):
+        (columns,) = np.nonzero(ink[margin + 34 * j : margin + 34 * j + 32])
+        assert abs((columns.min() + columns.max()) / 2 - 15.5) < 2
+    assert not ink[:margin].any()
 
 
 def test_pictures_of_another_kind_are_refused() -> None:
@@ -214,6 +228,43 @@ def test_a_line_plot_draws_the_numbers_it_was_given() -> None:
     np.testing.assert_array_equal(drawn, [[1, 1], [10, 0.1], [100, 0.01]])
 
 
+def test_bands_lie_where_they_should_and_paths_behind_the_curves() -> None:
+    x = np.array([1.0, 2.0])
+    (axes,) = line_plot(
+        {"a": (x, x)}, xlabel="", ylabel="", bands={"floor": (0.5, 1.5)}, behind={"best": (x, 2 * x)},
+        errors={"a": np.array([[0.1, 0.2], [0.3, 0.4]])},
+    ).axes  # fmt: skip
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["best", "a", "floor"]
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == (0.5, 1.5)
+    best, curve = axes.get_lines()[:2]
+    np.testing.assert_array_equal(best.get_xydata(), [[1, 2], [2, 4]])
+    assert best.get_zorder() < curve.get_zorder()
+    (bars,) = [collection for collection in axes.collections if hasattr(collection, "get_segments")]
+    np.testing.assert_allclose([segment[:, 1] for segment in bars.get_segments()], [[0.9, 1.3], [1.8, 2.4]])
+
+
+@pytest.mark.parametrize(
+    ("top", "labels"),
+    [(100.0, ["1", "2", "5", "10", "20", "50", "100"]), (1e4, ["1", "10", "100", "1000", "10000"])],
+)
+def test_logarithmic_axes_have_plain_numbers(top: float, labels: list[str]) -> None:
+    figure = line_plot({"a": (np.array([1.0, top]), np.array([1.0, 2.0]))}, xlabel="", ylabel="", xlog=True)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    ticks = [*axes.xaxis.get_major_ticks(), *axes.xaxis.get_minor_ticks()]
+    shown = [tick.label1.get_text() for tick in ticks if 1 <= tick.get_loc() <= top and tick.label1.get_text()]
+    assert sorted(shown, key=float) == labels
+
+
+def test_a_way_panel_joins_the_points_of_each_path() -> None:
+    ways = np.stack([np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[0.0, 2.0], [3.0, 1.0]])])
+    (axes,) = way_panel({"unipc": ways}).axes
+    lines = [line.get_xydata().tolist() for line in axes.get_lines() if len(line.get_xdata()) == 2]
+    assert lines == [[[0, 0], [0, 2]], [[1, 1], [3, 1]]]
+    assert (axes.get_title(), axes.get_xlim(), axes.get_ylim()) == ("unipc", (0, 3), (0, 2))
+
+
 def test_series_differ_by_more_than_colour() -> None:
     x = np.arange(3)
     (axes,) = line_plot({str(i): (x, x + i) for i in range(20)}, xlabel="", ylabel="").axes
@@ -274,6 +325,8 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
         density_panel(np.arange(2), np.arange(3), np.zeros((2, 3)), {"a": np.zeros((1, 2))})
     with pytest.raises(ValueError, match=r"samples of 'a' must be \(N, 2\), got \(4, 3\)"):
         density_panel(np.arange(2), np.arange(3), np.ones((3, 2)), {"a": np.zeros((4, 3))})
+    with pytest.raises(ValueError, match=r"ways of 'a' must be \(m, n, 2\), got \(4, 2\)"):
+        way_panel({"a": np.zeros((4, 2))})
 
 
 # The page
@@ -408,6 +461,28 @@ def test_numbers_of_numpy_are_numbers_in_a_table() -> None:
         '<td class="number">True</td>',
     ]
     assert cells[3] == '<td class="number">\N{EN DASH}</td>'
+
+
+def test_a_pair_shows_its_text_and_sorts_by_its_number() -> None:
+    page = Page("Pairs")
+    page.table(["a"], [[(0.0123, "0.012 ± 0.001")], [(math.nan, "-")]], sortable=True)
+    assert '<td class="number" data-value="0.0123">0.012 ± 0.001</td>' in page.html()
+    assert '<td class="number">\N{EN DASH}</td>' in page.html()
+
+
+def test_commands_are_selected_whole_and_tables_fold_wrap_and_widen() -> None:
+    page = Page("Tables")
+    page.table(["row", "command"], [["a", "scoresde sample <x>"], ["b", None]], code=("command",), folded="Commands")
+    page.table(["about"], [["long"]], wrap=True)
+    page.table([str(i) for i in range(12)], [list(range(12))])
+    html = page.html()
+    assert "<td><code>scoresde sample &lt;x&gt;</code></td>" in html
+    assert "<td>a</td>" in html
+    assert "<td>\N{EN DASH}</td>" in html
+    assert "user-select: all" in html
+    assert html.count("<details><summary>Commands</summary>") == 1
+    assert re.findall(r'<div class="(table[^"]*)"', html) == ["table", "table wrap", "table wide"]
+    Elements(html)
 
 
 def test_only_a_page_with_three_sections_lists_them() -> None:

@@ -2,7 +2,7 @@
 
 from scoresde.report.html import Page
 from scoresde.report.pictures import image_grid, labelled_rows
-from scoresde.report.plots import density_panel, line_plot, to_png_bytes, to_svg
+from scoresde.report.plots import density_panel, line_plot, to_png_bytes, to_svg, way_panel
 from scoresde.report.png import encode_png, write_png
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "line_plot",
     "to_png_bytes",
     "to_svg",
+    "way_panel",
     "write_png",
 ]

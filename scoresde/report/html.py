@@ -7,7 +7,7 @@ refuse any request. Text given to it is escaped, so a file name cannot become ma
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from importlib.resources import files
 from numbers import Integral, Real
@@ -20,10 +20,11 @@ from scoresde._files import write_atomically
 from scoresde.report.plots import to_svg
 
 DASH = "\N{EN DASH}"
-Cell = str | int | float | None
+Cell = str | int | float | tuple[float, str] | None
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SECTIONS_WORTH_A_LIST = 3
+MANY_COLUMNS = 7  # more may be wider than the text
 
 
 class Page:
@@ -79,23 +80,31 @@ class Page:
         *,
         sortable: bool = False,
         caption: str = "",
+        code: Collection[str] = (),
+        folded: str = "",
+        wrap: bool = False,
     ) -> None:
         """Cells are text or numbers; numbers have four significant digits and align right, None is a dash.
 
-        With `sortable`, a click on a header sorts by that column. Raises ValueError for a row that is
-        longer or shorter than the headers.
+        A pair (number, text) shows the text in the number's place. Columns whose headers are in `code` hold
+        commands: of fixed width, selected whole by a click. With `sortable`, a click on a header sorts by that
+        column. With `folded`, only that title is seen until it is opened. With `wrap`, long text is broken into
+        lines. Raises ValueError for a row that is longer or shorter than the headers.
         """
         for i, row in enumerate(rows):
             if len(row) != len(headers):
                 raise ValueError(f"row {i} has {len(row)} cells where there are {len(headers)} headers")
-        numeric = [any(_is_number(row[j]) for row in rows) for j in range(len(headers))]
+        numeric = [any(_is_number(row[j]) or isinstance(row[j], tuple) for row in rows) for j in range(len(headers))]
         head = "".join(_header(text, right, sortable) for text, right in zip(headers, numeric, strict=True))
-        lines = "".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>\n" for row in rows)
-        title = f"<caption>{escape(caption)}</caption>" if caption else ""
-        self._body.append(
-            f'<div class="table" tabindex="0"><table>{title}\n'
+        commands = [header in code for header in headers]
+        lines = "".join(f"<tr>{''.join(map(_cell, row, numeric, commands))}</tr>\n" for row in rows)
+        title = f"<caption><span>{escape(caption)}</span></caption>" if caption else ""
+        look = "table" + (" wrap" if wrap else "") + (" wide" if len(headers) > MANY_COLUMNS else "")
+        table = (
+            f'<div class="{look}" tabindex="0"><table>{title}\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody></table></div>"
         )
+        self._body.append(f"<details><summary>{escape(folded)}</summary>{table}</details>" if folded else table)
 
     def html(self) -> str:
         """The whole page."""
@@ -146,15 +155,20 @@ def _header(text: str, right: bool, sortable: bool) -> str:
     return f'<th scope="col"{_right(right)}>{content}</th>'
 
 
-def _cell(value: Cell, right: bool) -> str:
+def _cell(value: Cell, right: bool, command: bool) -> str:
+    shown = None
+    if isinstance(value, tuple):
+        value, shown = value
     if not _is_number(value):
-        return f"<td{_right(right)}>{escape(DASH if value is None else str(value))}</td>"
+        text = escape(DASH if value is None else str(value))
+        return f"<td{_right(right)}>{f'<code>{text}</code>' if command and value else text}</td>"
     number = float(value)
     if math.isnan(number):
         return f"<td{_right(right)}>{DASH}</td>"
     text = f"{value:d}" if isinstance(value, Integral) else f"{number:.4g}"
     # The script reads "Infinity", not "inf"; readers get a true minus sign.
-    exact, text = repr(number).replace("inf", "Infinity"), text.replace("-", "\N{MINUS SIGN}")
+    exact = repr(number).replace("inf", "Infinity")
+    text = escape(shown) if shown is not None else text.replace("-", "\N{MINUS SIGN}")
     return f'<td{_right(right)} data-value="{exact}">{text}</td>'
 
 

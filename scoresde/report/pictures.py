@@ -1,7 +1,7 @@
 """Many small pictures as one: grids, and named rows for comparisons."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,11 +34,17 @@ def image_grid(images: np.ndarray, columns: int | None = None, *, gap: int = 2, 
 
 
 def labelled_rows(
-    rows: Mapping[str, np.ndarray], *, gap: int = 2, scale: int | None = None, font_size: int = 14
+    rows: Mapping[str, np.ndarray],
+    *,
+    heads: Sequence[str] = (),
+    gap: int = 2,
+    scale: int | None = None,
+    font_size: int = 14,
 ) -> np.ndarray:
     """One row of pictures for each name, which stands at its left: (H', W', 3), uint8.
 
     Each value is as the `images` of `image_grid`; all pictures have one size, rows may differ in length.
+    `heads` stand above the columns.
     """
     if not rows:
         raise ValueError("there must be at least one row")
@@ -50,16 +56,21 @@ def labelled_rows(
     font = ImageFont.load_default(size=font_size)
     margin = math.ceil(max(font.getlength(name) for name in rows)) + font_size
 
-    width = margin + max(strip.shape[1] for strip in strips)
-    page = np.full((len(rows) * (h + gap) - gap, width, 3), PAPER, np.uint8)
+    top = 2 * font_size if heads else 0
+    longest = max(range(len(strips)), key=lambda i: strips[i].shape[1])
+    width = margin + strips[longest].shape[1]
+    page = np.full((top + len(rows) * (h + gap) - gap, width, 3), PAPER, np.uint8)
     for i, strip in enumerate(strips):
-        page[i * (h + gap) : i * (h + gap) + h, margin : margin + strip.shape[1]] = strip
+        page[top + i * (h + gap) : top + i * (h + gap) + h, margin : margin + strip.shape[1]] = strip
 
     drawing = Image.fromarray(page)
     pen = ImageDraw.Draw(drawing)
     for i, name in enumerate(rows):
-        where = (margin - font_size // 2, i * (h + gap) + h // 2)
+        where = (margin - font_size // 2, top + i * (h + gap) + h // 2)
         pen.text(where, name, fill=(INK, INK, INK), font=font, anchor="rm")
+    pitch = (width - margin + gap) / len(list(rows.values())[longest])
+    for j, head in enumerate(heads):
+        pen.text((margin + (j + 0.5) * pitch - gap / 2, top // 2), head, fill=(INK, INK, INK), font=font, anchor="mm")
     return np.asarray(drawing)
 
 

@@ -13,15 +13,18 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 
 INK = "#1f2326"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":")
+FEW_DECADES = 2.5
 DENSITY = LinearSegmentedColormap.from_list("density", [(*matplotlib.colors.to_rgb(PALETTE[0]), a) for a in (0, 0.55)])
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -64,12 +67,16 @@ def line_plot(
     ylog: bool = False,
     errors: Mapping[str, ArrayLike] | None = None,
     levels: Mapping[str, float] | None = None,
+    bands: Mapping[str, tuple[float, float]] | None = None,
+    behind: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     size: tuple[float, float] = (6.0, 3.6),
 ) -> Figure:
     """Named curves (x, y), each drawn through its points.
 
-    `errors` gives some of them a bar of plus and minus so much; `levels` are named horizontal lines, such as
-    the floor that sampling noise sets. `size` is in inches. Raises ValueError for lengths that differ.
+    `errors` gives some of them a bar of plus and minus so much, (N,), or (2, N) for minus and plus; `levels`
+    are named horizontal lines, such as the floor that sampling noise sets, and `bands` (low, high) named strips
+    about them; `behind` are curves drawn wide and pale below the others. `size` is in inches. Raises ValueError
+    for lengths that differ.
     """
     with matplotlib.rc_context(STYLE):
         figure = _new_figure(*size)
@@ -78,14 +85,19 @@ def line_plot(
             xscale="log" if xlog else "linear", yscale="log" if ylog else "linear",
         )  # fmt: skip
         drawn: list[Any] = []
+        for name, (x, y) in (behind or {}).items():
+            drawn += axes.plot(*_points(name, x, y), color=INK, alpha=0.18, linewidth=7, label=name, zorder=0)
         for i, (name, (x, y)) in enumerate(series.items()):
-            x, y = np.asarray(x), np.asarray(y)
-            if x.ndim != 1 or x.shape != y.shape:
-                raise ValueError(f"the points of {name!r} must be two (N,) arrays, got {x.shape} and {y.shape}")
+            x, y = _points(name, x, y)
             error = (errors or {}).get(name)
             drawn.append(axes.errorbar(x, y, error, label=name, elinewidth=0.8, capsize=2, **_look(i, len(x))))
         for name, level in (levels or {}).items():
             drawn.append(axes.axhline(level, color=INK, linewidth=1, linestyle=(0, (1, 1.5)), label=name))
+        for name, band in (bands or {}).items():
+            drawn.append(axes.axhspan(*band, color=INK, alpha=0.12, linewidth=0, label=name, zorder=0))
+        for axis, log in ((axes.xaxis, xlog), (axes.yaxis, ylog)):
+            if log:
+                _plain_numbers(axis)
         axes.grid(color=INK, alpha=0.12, linewidth=0.5)
         axes.set_axisbelow(True)
         if len(drawn) > 1:
@@ -130,6 +142,44 @@ def density_panel(
     return figure
 
 
+def way_panel(
+    ways: Mapping[str, ArrayLike],
+    *,
+    density: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    columns: int = 3,
+    side: float = 2.6,
+) -> Figure:
+    """A panel for each name in `ways`: paths (m, n, 2) of n points over m steps, a ring at the start, a dot at the end.
+
+    `density` is (xs, ys, values) as for `density_panel`, and its grid then what all panels show; without it they show
+    all points. Raises ValueError for other shapes.
+    """
+    if not ways:
+        raise ValueError("there must be at least one set of ways")
+    arrays = {name: np.asarray(points) for name, points in ways.items()}
+    for name, points in arrays.items():
+        if points.ndim != 3 or points.shape[2] != 2:
+            raise ValueError(f"the ways of {name!r} must be (m, n, 2), got {points.shape}")
+    every = np.concatenate([points.reshape(-1, 2) for points in arrays.values()])
+    xs, ys = (np.asarray(axis) for axis in density[:2]) if density is not None else every.T
+    columns = min(columns, len(ways))
+    rows = -(-len(ways) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = _new_figure(columns * side, rows * (side * np.ptp(ys) / np.ptp(xs) + 0.3))
+        for i, (name, points) in enumerate(arrays.items()):
+            axes = figure.add_subplot(rows, columns, i + 1, title=name, aspect="equal")
+            if density is not None:
+                axes.contourf(*density, levels=12, cmap=DENSITY, zorder=0)
+            for k, way in enumerate(points.transpose(1, 0, 2)):
+                colour = PALETTE[1 + k % (len(PALETTE) - 1)]
+                axes.plot(*way.T, "-", color=colour, linewidth=0.9, alpha=0.9)
+                axes.plot(*way[0], "o", color=colour, markersize=4, markerfacecolor="none", markeredgewidth=0.8)
+                axes.plot(*way[-1], "o", color=colour, markersize=3, markeredgewidth=0)
+            axes.set(xlim=(xs.min(), xs.max()), ylim=(ys.min(), ys.max()))
+            _frame_only(axes)
+    return figure
+
+
 def to_png_bytes(figure: Figure, dpi: int = 200) -> bytes:
     """The figure on white, as a PNG file."""
     buffer = io.BytesIO()
@@ -151,6 +201,23 @@ def to_svg(figure: Figure, dpi: int = 200) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return svg.replace(INK, "currentColor")
+
+
+def _points(name: str, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"the points of {name!r} must be two (N,) arrays, got {x.shape} and {y.shape}")
+    return x, y
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Numbers as people write them along a logarithmic axis: 1, 2, 5, 10 where they fit, and powers of ten."""
+    low, high = axis.get_view_interval()
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    if high < low * 10**FEW_DECADES:
+        axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    else:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _new_figure(width: float, height: float) -> Figure:
