@@ -1,0 +1,80 @@
+"""MODULE:FUNCTION on the command line: the user's own code, found where the command runs, or in words why not."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scoresde_cli.options import did_you_mean
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name stands for.
+
+    Args:
+        option: that named it, such as --features.
+        digest: of the file that it is written in; None when there is none.
+    """
+
+    option: str
+    name: str
+    value: Any
+    digest: str | None
+
+    def failed(self, error: Exception, when: str = "") -> click.UsageError:
+        """Words for an error inside it: what, and in which line."""
+        return failed(self.option, self.name, error, when)
+
+
+def find(option: str, name: str) -> Found:
+    """The thing that MODULE:FUNCTION names.
+
+    Raises:
+        UsageError: there is no such thing, or its module fails.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name):
+        raise click.UsageError(f"{option} {name}: write MODULE:FUNCTION, such as mine:features for features in mine.py")
+    module = _import(option, name, module_name)
+    value = getattr(module, function_name, None)
+    if value is None:
+        known = [word for word in vars(module) if not word.startswith("_")]
+        raise click.UsageError(
+            f"{option} {name}: {module_name} has no {function_name}.{did_you_mean(function_name, known)}"
+        )
+    file = getattr(module, "__file__", None)
+    return Found(option, name, value, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None)
+
+
+def failed(option: str, name: str, error: Exception, when: str = "") -> click.UsageError:
+    """Words for an error inside the user's code: what, and in which line."""
+    trace = error.__traceback__
+    line = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if Path(file).parent == Path.cwd():
+            line = f" in {Path(file).name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return click.UsageError(f"{option} {name} fails{when}{line}: {type(error).__name__}: {error}")
+
+
+def _import(option: str, name: str, module: str) -> Any:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise failed(option, name, error) from error
+        raise click.UsageError(f"{option} {name}: there is no module {module} in {here}, and none installed") from None
+    except Exception as error:
+        raise failed(option, name, error) from error
+    finally:
+        sys.path.remove(here)
