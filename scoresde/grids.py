@@ -1,7 +1,7 @@
 """Time grids: decreasing float64 tensors from t = 1 (noise) to t = 0 (data), made by functions.
 
-Every grid of n steps has n + 1 times, starts at exactly 1 and ends at exactly 0. Times stay floats: nothing is
-rounded to a chain's integers unless the grid is a chain's own.
+Every grid of n steps has n + 1 times, starts at exactly 1 (`descent`: at t) and ends at exactly 0. Times stay floats:
+nothing is rounded to a chain's integers unless the grid is a chain's own.
 """
 
 from __future__ import annotations
@@ -155,6 +155,22 @@ def logistic(
         inner = top + (low - top) * index / (n - 1)
     log_ratio = math.log(centre) + spread * torch.logit(inner)
     return _pinned(torch.cat([sde.time_of_log_snr(-2.0 * log_ratio), torch.zeros(1).double()]))
+
+
+def descent(sde: LinearSDE, t: float, steps: int, *, spread: float = 1.6, max_log_snr: float = math.inf) -> Tensor:
+    """From t to 0 instead of from 1: (steps + 1,) times, spaced as those of `logistic` are, with centre 1.
+
+    Args:
+        max_log_snr: the cleanest level that a denoiser may be asked about; there are fewer steps where t is near it.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    n = check_steps(steps)
+    top, low = (1.0 / (1.0 + math.exp(0.5 * c / spread)) for c in (float(sde.log_snr(t)), max_log_snr))
+    v = (top * torch.linspace(1.0, 0.0, n + 1, dtype=torch.float64)[1:-1]).clamp_min(low).unique().flip(0)
+    log_snr = -2.0 * spread * torch.logit(v[v < top])
+    return torch.cat([torch.tensor([t], dtype=torch.float64), sde.time_of_log_snr(log_snr), torch.zeros(1).double()])
 
 
 def _chain(chain_steps: int, indices: Tensor) -> Tensor:

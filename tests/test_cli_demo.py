@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -27,10 +28,14 @@ from scoresde.runs import Run
 from scoresde_cli import demo_mixture, demo_report, demo_study, session
 from scoresde_cli.demo_study import Drawn
 from scoresde_cli.main import cli, run
+from scoresde_cli.material import open_material
 
 STEPS, PICTURE_STEPS, DIGITS = 12, 20, 32
 COLUMNS, SCALE, GAP = 20, 6, 6
 PITCH = 8 * SCALE + GAP
+MADE = ["demo.png", "held-out", "report.html", "restored.png", "run"]
+LISTS = {"--list-solvers", "--list-methods"}
+RESTORED, ROWS = 2, 7  # digits of each task, and rows of pictures
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -53,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least effort, for tests that do not look at numbers."""
-    least = replace(demo_study.QUICK, pictures=16, picture_steps=5, points=100, point_steps=5, pairs=2)
+    least = replace(demo_study.QUICK, pictures=16, picture_steps=5, points=100, point_steps=5, pairs=2, restore_steps=1)
     monkeypatch.setattr(demo_study, "QUICK", least)
 
 
@@ -84,8 +89,8 @@ def commands_of(page: str) -> list[list[str]]:
 
 def test_it_prints_where_the_run_the_picture_and_the_page_are(made: tuple[Path, str]) -> None:
     folder, out = made
-    assert out.splitlines() == [str(folder / name) for name in ("run", "demo.png", "report.html")]
-    assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "report.html", "run"]
+    assert out.splitlines() == [str(folder / name) for name in ("run", "demo.png", "restored.png", "report.html")]
+    assert sorted(path.name for path in folder.iterdir()) == MADE
 
 
 def test_the_page_asks_nothing_of_the_network(made: tuple[Path, str]) -> None:
@@ -114,6 +119,7 @@ def test_the_page_has_every_section_with_its_figures(made: tuple[Path, str]) -> 
         "Learning the score": 1,
         "Three solvers, side by side": 1,
         "Where the right answer is known": 1,
+        "Restoring what was damaged": 2,
         "Do it again": 0,
         "What to do next": 0,
     }
@@ -185,11 +191,11 @@ def test_the_picture_shows_what_the_run_draws_from_one_start(made: tuple[Path, s
 
 def test_every_command_on_the_page_is_one(made: tuple[Path, str], tmp_path: Path) -> None:
     words = commands_of(page_of(made[0]))
-    assert len(words) >= 8
+    assert len(words) >= 11
     for name, *arguments in words:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
-        ends = contextlib.nullcontext() if "--list-solvers" not in arguments else pytest.raises(click.exceptions.Exit)
+        ends = pytest.raises(click.exceptions.Exit) if LISTS & {*arguments} else contextlib.nullcontext()
         with ends:
             command.make_context(name, [str(tmp_path) if word == "FOLDER" else word for word in arguments])
 
@@ -216,6 +222,67 @@ def test_the_commands_on_the_page_draw_the_same_digits(made: tuple[Path, str], t
         np.testing.assert_array_equal(digit_of(picture, 1, column), sample)
 
 
+def restored_rows(picture: np.ndarray) -> np.ndarray:
+    """The digits of restored.png, (tasks, rows, digits, 8, 8): each row ends at its right edge."""
+    assert picture.shape[0] == 2 * ROWS * PITCH - GAP
+    left = picture.shape[1] - RESTORED * PITCH + GAP
+    cells = [
+        picture[
+            row * PITCH : row * PITCH + SCALE * 8 : SCALE, left + k * PITCH : left + k * PITCH + SCALE * 8 : SCALE, 0
+        ]
+        for row in range(2 * ROWS)
+        for k in range(RESTORED)
+    ]
+    return np.stack(cells).reshape(2, ROWS, RESTORED, 8, 8)
+
+
+@pytest.mark.parametrize("task", [0, 1], ids=["inpaint", "deblur"])
+def test_the_commands_on_the_page_restore_the_same_digits(made: tuple[Path, str], tmp_path: Path, task: int) -> None:
+    """Their files are the picture, and their figures those of the table."""
+    page = page_of(made[0])
+    words = [words for words in commands_of(page) if words[0] == "restore" and "--simulate" in words][task]
+    code, out, err = call(*words, "--out", tmp_path / "again")
+    assert (code, out) == (0, f"{tmp_path / 'again'}\n"), err
+    rows = restored_rows(np.asarray(Image.open(made[0] / "restored.png")))[task]
+    results = json.loads((tmp_path / "again" / "metrics.json").read_text())["mean"]
+    spread = []
+    for digit in range(RESTORED):
+        there = tmp_path / "again" / str(digit)
+        for row, name in enumerate(("sample-000000", "sample-000001", "sample-000002", "mean"), 1):
+            np.testing.assert_array_equal(rows[row, digit], np.asarray(Image.open(there / f"{name}.png")))
+        np.testing.assert_array_equal(rows[6, digit], np.asarray(Image.open(made[0] / "held-out" / f"{digit}.png")))
+        spread.append(np.load(there / "std.npy")[0])
+    white = np.max(spread)
+    np.testing.assert_allclose(rows[5], 255 * np.stack(spread) / white, atol=0.6)
+    cells = tables(page)[2][("inpaint", "deblur")[task]]
+    assert cells[0] == "mmps"
+    assert float(cells[3]) == pytest.approx(results["psnr"]["mean"], abs=0.06)
+    assert float(cells[4]) == pytest.approx(results["psnr"]["samples"], abs=0.06)
+    assert float(cells[5]) == pytest.approx(results["chi_square"]["samples"], rel=1e-3, abs=0.006)
+    assert float(cells[6]) == pytest.approx(results["chi_square"]["truth"], abs=0.006)
+
+
+def test_the_restored_digits_were_not_trained_on(made: tuple[Path, str]) -> None:
+    found = checkpoint.read(made[0] / "run")
+    material = open_material(found.recipe, found.space)
+    digits = [np.asarray(Image.open(made[0] / "held-out" / f"{i}.png")).astype(int) for i in range(RESTORED)]
+    for part, expected in ((material.held_out, True), (material.train, False)):
+        there = found.space.to_user(material.fetch(part)(torch.arange(len(part))))[:, 0].astype(int)
+        assert all((abs(there - digit).max((1, 2)) == 0).any() == expected for digit in digits)
+
+
+def test_what_is_measured_is_shown_with_its_hole_in_grey(made: tuple[Path, str]) -> None:
+    rows = restored_rows(np.asarray(Image.open(made[0] / "restored.png")))
+    box = rows[0, 0, :, 2:6, 2:6]
+    assert ((box == 127) | (box == 128)).all()
+    around = np.ones((8, 8), dtype=bool)
+    around[2:6, 2:6] = False
+    noise = (rows[0, 0].astype(float) - rows[0, 6])[:, around] / 255
+    assert 0.02 < noise.std() < 0.06  # of 0.05, where black and white do not cut it
+    blurred, truth = rows[1, 0].astype(float), rows[1, 6].astype(float)
+    assert np.abs(np.diff(blurred)).mean() < 0.8 * np.abs(np.diff(truth)).mean()
+
+
 def test_a_solver_far_from_exact_draws_is_named(made: tuple[Path, str]) -> None:
     empty = np.zeros((0, 2))
     drawn = [Drawn(name, 10, torch.zeros(1, 2), 10, 1.0) for name in ("ancestral", "em", "ode")]
@@ -235,7 +302,7 @@ def test_a_solver_far_from_exact_draws_is_named(made: tuple[Path, str]) -> None:
 def test_a_trained_run_is_used_again(made: tuple[Path, str]) -> None:
     folder, _ = made
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*.safetensors")}
-    kept = {name: (folder / name).read_bytes() for name in ("demo.png", "report.html")}
+    kept = {name: (folder / name).read_bytes() for name in ("demo.png", "restored.png", "report.html")}
     code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
     for name, content in kept.items():
         (folder / name).write_bytes(content)
@@ -279,22 +346,25 @@ def test_stopping_while_the_page_is_written_leaves_no_part_of_it(
 ) -> None:
     folder, _ = made
     page = (folder / "report.html").read_bytes()
-    picture = (folder / "demo.png").read_bytes()
+    pictures = {name: (folder / name).read_bytes() for name in ("demo.png", "restored.png")}
     flushed = 0
 
-    def stop_at_second(descriptor: int) -> None:
+    def stop_at_last(descriptor: int) -> None:
         nonlocal flushed
         flushed += 1
-        if flushed == 2:  # the picture is the first
+        if flushed == RESTORED + 3:  # after the digits and two pictures
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(os, "fsync", stop_at_second)
+    monkeypatch.setattr(os, "fsync", stop_at_last)
     code, _, err = call("demo", "--out", folder, "--quick", "--threads", 1)
-    (folder / "demo.png").write_bytes(picture)
+    stopped = {name: (folder / name).read_bytes() for name in pictures}
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
     assert code == 143
     assert "To go on: scoresde demo" in err
+    assert stopped["demo.png"] != pictures["demo.png"]  # the page would have been next
     assert (folder / "report.html").read_bytes() == page
-    assert sorted(path.name for path in folder.iterdir()) == ["demo.png", "report.html", "run"]
+    assert sorted(path.name for path in folder.iterdir()) == MADE
 
 
 @pytest.mark.usefixtures("hasty")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import data, grids, mixtures, nets, recipe, sampling, solvers, training
+from scoresde import chain, data, grids, mixtures, nets, recipe, sampling, solvers, training
 from scoresde.recipe import Recipe
 from scoresde.solvers import adams_bashforth, ancestral, predictor_corrector, torchsde
 from scoresde.solvers import scipy as scipy_solver
@@ -63,7 +63,7 @@ def test_every_command_and_option_has_help_and_examples(name: str) -> None:
         assert parameter.param_type_name == "argument" or getattr(parameter, "help", ""), parameter.name
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "tune-grid", "info", "env"])
+@pytest.mark.parametrize("name", ["train", "sample", "compare", "likelihood", "tune-grid", "info", "env"])
 def test_examples_are_command_lines_that_parse(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text("")
@@ -88,7 +88,7 @@ def test_names_are_those_of_the_library() -> None:
     assert set(names.SOLVERS) == set(cli_solvers.MAKERS)
     assert set(names.VARIABLES) == set(cli_solvers.VARIABLES)
     assert {type(v) for v in cli_solvers.VARIABLES.values()} == set(adams_bashforth.Variable.__subclasses__())
-    assert set(names.VARIANCES) == {ancestral.SMALL, ancestral.LARGE}
+    assert set(names.VARIANCES) == {ancestral.SMALL, ancestral.LARGE} == set(chain.WORDS)
     assert set(names.LANGEVIN) == {predictor_corrector.LEVEL, predictor_corrector.NORMS}
     assert tuple(scipy_solver.ORDERS) == names.SCIPY_METHODS
     assert tuple(torchsde.METHODS) == names.TORCHSDE_METHODS

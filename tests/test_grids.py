@@ -109,3 +109,31 @@ def test_parameters_of_grids_are_checked() -> None:
         grids.logistic(sd.VP(), 10, max_log_snr=-20.0)
     with pytest.raises(ValueError, match="rho"):
         grids.karras(sd.VP(), 10, rho=0.0)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("t", [1.0, 0.4, 1e-3])
+def test_a_descent_goes_down_from_t_to_0(name: str, t: float) -> None:
+    times = grids.descent(PROCESSES[name], t, 6)
+    assert (len(times), times[0].item(), times[-1].item()) == (7, t, 0.0)
+    assert bool((times.diff() < 0).all())
+
+
+def test_a_descent_stays_where_the_network_was_trained() -> None:
+    sde = sd.VP()
+    for t in (1.0, 0.1, 1e-5):
+        times = grids.descent(sde, t, 9, max_log_snr=6.0)
+        assert bool((sde.log_snr(times[1:-1]) <= 6.0 + 1e-9).all())
+    assert grids.descent(sde, 1e-5, 9, max_log_snr=6.0).tolist() == [1e-5, 0.0]
+
+
+@pytest.mark.parametrize("spread", [1.2, 1.6])
+def test_a_descent_from_1_is_the_logistic_grid(spread: float) -> None:
+    whole = grids.logistic(sd.VP(), 7, spread=spread)
+    torch.testing.assert_close(grids.descent(sd.VP(), 1.0, 7, spread=spread), whole, rtol=1e-9, atol=1e-12)
+
+
+def test_a_descent_takes_a_step_or_more() -> None:
+    assert grids.descent(sd.VP(), 0.3, 1).tolist() == [0.3, 0.0]
+    with pytest.raises(ValueError, match="steps = 0"):
+        grids.descent(sd.VP(), 0.3, 0)

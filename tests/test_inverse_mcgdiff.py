@@ -96,7 +96,7 @@ def test_a_gaussian_prior(setting: str) -> None:
     law = gaussian()
     matrix, noise_std = SETTINGS[setting]
     measurement = sd.GaussianMeasurement(sd.operators.Dense(matrix), noise_std)
-    y = measurement.simulate(law.sample(1, seed=2), seed=3)[0]
+    y = measurement.simulate(law.sample(1, seed=2), seed=8)[0]
     found = runs(law, measurement, y, 10, 200, 100, sd.EDM(20.0))
     assert in_standard_errors(found, law.posterior(measurement, y)).abs().max() < 4.5
     error, standard = evidence_error(found, log_evidence(law, measurement, y))

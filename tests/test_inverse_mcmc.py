@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import scoresde as sd
 from scoresde.inverse import Method, Problem, Run, posterior_draws
-from scoresde.inverse.daps import DAPS, descent
+from scoresde.inverse.daps import DAPS
 from scoresde.inverse.langevin import begin, langevin, likelihood_step
 from scoresde.inverse.levels import noise_to_signal, spread
 from scoresde.inverse.split_gibbs import SplitGibbs
@@ -224,28 +224,6 @@ def test_daps_by_langevin_steps_is_daps_by_exact_ones() -> None:
     assert ((a.mean(0) - b.mean(0)) / ((a.var(0) + b.var(0)) / len(a)).sqrt()).abs().max() < 4.0
     assert linear.diagnostics == {}
     assert len(any_a.diagnostics["acceptance"]) == 12
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("t", [1.0, 0.4, 1e-3])
-def test_a_descent_goes_down_to_0(name: str, t: float) -> None:
-    denoiser = LAW.denoiser(PROCESSES[name])
-    times = descent(denoiser, t, 6)
-    assert (len(times), times[0].item(), times[-1].item()) == (7, t, 0.0)
-    assert bool((times.diff() < 0).all())
-
-
-def test_a_descent_stays_where_the_network_was_trained() -> None:
-    denoiser = LAW.denoiser(SDE)
-    denoiser.max_log_snr = 6.0
-    for t in (1.0, 0.1, 1e-5):
-        times = descent(denoiser, t, 9)
-        assert bool((SDE.log_snr(times[1:-1]) <= 6.0 + 1e-9).all())
-    assert descent(denoiser, 1e-5, 9).tolist() == [1e-5, 0.0]
-
-
-def test_a_descent_is_the_logistic_grid() -> None:
-    torch.testing.assert_close(descent(LAW.denoiser(SDE), 1.0, 7), sd.grids.logistic(SDE, 7), rtol=1e-9, atol=1e-12)
 
 
 # --- both ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.linalg import Identity
+from scoresde.linalg import Identity, check_function
 from scoresde.linalg.base import Operator
 from scoresde.linalg.nonlinear import (
     CHROMINANCE,
@@ -19,7 +19,6 @@ from scoresde.linalg.nonlinear import (
     Gamma,
     PhaseRetrieval,
     Quantise,
-    check_function,
 )
 
 SMOOTH = {
@@ -56,9 +55,9 @@ def test_a_rounding_operator_passes_the_check_and_pulls_back_straight_through(
     name: str, shape: tuple[int, ...]
 ) -> None:
     operator = ROUNDED[name]
-    check_function(operator, shape, gradient=False)
+    check_function(operator, shape)
     with pytest.raises(ValueError, match="differs from central differences"):
-        check_function(operator, shape)
+        check_function(operator, shape, gradient=True)
     x, v = pictures(2, *shape), pictures(2, *shape, seed=1)
     assert torch.equal(operator.pullback(x, v), v)
     leaf = x.clone().requires_grad_()
@@ -199,14 +198,31 @@ def test_a_function_that_autograd_cannot_follow_has_no_pullback() -> None:
     A = Callable(lambda x: torch.from_numpy(np.median(x.numpy(), axis=-1)), differentiable=False)
     x = pictures(2, 5, 3).requires_grad_()
     assert A(x).shape == (2, 5)
-    check_function(A, (5, 3), gradient=False)
+    check_function(A, (5, 3))
     with pytest.raises(ValueError, match="not differentiable; take a method that needs no gradient of A"):
         A.pullback(x, torch.ones(2, 5))
     with pytest.raises(ValueError, match="not differentiable"):
-        check_function(A, (5, 3))
+        check_function(A, (5, 3), gradient=True)
     secretive = Callable(lambda x: torch.from_numpy(x.detach().numpy() ** 2))
-    with pytest.raises(ValueError, match="say differentiable=False"):
+    with pytest.raises(ValueError, match=r"say Callable\(\.\.\., differentiable=False\)"):
         secretive.pullback(x, torch.ones(2, 5, 3))
+
+
+def test_an_operator_says_whether_its_pullback_is_its_derivative() -> None:
+    square, median = Callable(torch.square), Callable(torch.square, differentiable=False)
+    for operator, yes in [
+        *((each, True) for each in SMOOTH.values()),
+        *((each, False) for each in ROUNDED.values()),
+        (square, True),
+        (median, False),
+        (Identity(), True),
+        (square @ Identity(), True),
+        (square @ median, False),
+        (median @ square, False),
+        (Identity() @ Quantise(4) @ Identity(), False),
+    ]:
+        assert operator.differentiable == yes, operator
+    check_function(Identity() @ Quantise(4), (2, 3))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from problems import normal
 from torch import Tensor
 
 import scoresde as sd
+from scoresde.inverse.problems import cartesian_mask
 from scoresde.linalg import base
 from scoresde.linalg.base import Shape
 from scoresde.operators import (
@@ -33,7 +34,6 @@ from scoresde.operators import (
     Quantise,
     Radon,
     SeparableBlur,
-    cartesian_lines,
     check_operator,
     gaussian_kernel,
     gaussian_taps,
@@ -90,7 +90,7 @@ CASES: dict[str, Case] = {
     "hadamard-vector": Case(Hadamard(bernoulli(16)), (16,), (int(bernoulli(16).sum()),)),
     "fourier": Case(Fourier(MASK), (2, 5, 7), (2, 2, int(MASK.sum()))),
     "fourier-even": Case(Fourier(bernoulli(6, 4)), (6, 4), (2, int(bernoulli(6, 4).sum()))),
-    "fourier-lines": Case(Fourier(cartesian_lines(6, 9, 0.5, 2)), (1, 6, 9), (1, 2, 24)),
+    "fourier-lines": Case(Fourier(cartesian_mask(6, 9, 2, 0.25)), (1, 6, 9), (1, 2, 24)),
     "radon": Case(Radon([0.0, 30.0, 97.0, 145.0], 9), (2, 9, 9), (2, 4, 9)),
     "radon-even": Case(Radon([10.0, 90.0, 200.0], 6), (6, 6), (3, 6)),
     "functions": Case(FromFunctions(lambda x: x.cumsum(1), lambda y: y.flip(1).cumsum(1).flip(1)), (6,), (6,)),
@@ -431,17 +431,6 @@ def test_a_motion_has_the_length_and_direction_asked_for(angle: float) -> None:
     torch.testing.assert_close(measured, exact, rtol=0.01, atol=0.1)
 
 
-def test_lines_of_phase_encoding() -> None:
-    mask = cartesian_lines(6, 20, 0.4, centre=3, seed=1)
-    assert mask.shape == (6, 20)
-    assert torch.equal(mask, mask[:1].expand(6, -1)), "whole lines"
-    kept = mask[0]
-    assert int(kept.sum()) == 8
-    assert bool(kept[[0, 1, -1]].all()), "the lowest frequencies"
-    assert torch.equal(mask, cartesian_lines(6, 20, 0.4, centre=3, seed=1))
-    assert not torch.equal(mask, cartesian_lines(6, 20, 0.4, centre=3, seed=2))
-
-
 # structure
 
 
@@ -579,8 +568,6 @@ REFUSED = {
         lambda: Fourier(torch.ones(2, 2)).adjoint(normal(2, 4)),
         "real and imaginary parts .* are needed",
     ),
-    "lines-share": (lambda: cartesian_lines(8, 8, 0.0), r"share = 0.0; it must lie in \(0, 1\]"),
-    "lines-centre": (lambda: cartesian_lines(8, 8, 0.25, 3), r"centre = 3 lines; of 8 lines 2 are kept"),
     "radon-angles": (lambda: Radon([[0.0]], 8), r"angles has shape \(1, 1\); a vector of degrees is needed"),
     "radon-nan": (lambda: Radon([NAN], 8), "angles holds values that are not finite"),
     "radon-size": (lambda: Radon([0.0], 0), "size = 0; it must be 1 or more"),

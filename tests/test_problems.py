@@ -101,6 +101,22 @@ def test_the_model_is_told_of_the_measurement_that_the_user_made(name: str, nois
     torch.testing.assert_close(units.to_user(units.to_model(u)), u)
 
 
+def test_a_simulated_measurement_is_a_function_of_its_seed_and_row() -> None:
+    """Standard normal noise off that of whatever restores it, the same in any batch and for all 64 bits of a seed."""
+    measurement, x = GaussianMeasurement(problems.denoise(), 0.3), normal(4, 5000)
+    z = (measurement.simulate(x, seed=7) - x) / 0.3
+    assert abs(float(z.mean())) < 4 / math.sqrt(z.numel())
+    assert abs(float(z.std()) - 1) < 4 / math.sqrt(2 * z.numel())
+    assert torch.equal(measurement.simulate(x[:2], seed=7), measurement.simulate(x, seed=7)[:2])
+    assert torch.equal(measurement.simulate(x.float(), seed=7), x.float() + 0.3 * z.float())
+    noise = sd.CounterNoise(7, torch.arange(4), (5000,), torch.float64)
+    others = [noise.start(), noise.at(0, 1.0, 0.0)(), (measurement.simulate(x, seed=7 + 2**32) - x) / 0.3, z.roll(1, 0)]
+    for other in others:
+        assert abs(float((z * other).mean())) < 4 / math.sqrt(z.numel())
+    with pytest.raises(ValueError, match="seed"):
+        measurement.simulate(x, seed=2**64)
+
+
 def test_a_linear_operator_keeps_its_structure_and_any_other_is_asked_in_the_users_units() -> None:
     A = problems.deblur(KERNEL)
     assert PICTURES.measurement(A, 0.1, SHAPE).measurement.operator is A
@@ -217,12 +233,25 @@ def test_cartesian_columns_are_whole_and_hold_the_low_frequencies() -> None:
     mask = problems.cartesian_mask(40, 30, acceleration=4, centre=0.1, seed=2)
     assert int(mask.all(0).sum()) == int(mask.any(0).sum()) == 8  # of 30, rounded
     assert mask[:, [0, 1, -1]].all()
+    assert torch.equal(mask, problems.cartesian_mask(40, 30, acceleration=4, centre=0.1, seed=2))
     assert not torch.equal(mask, problems.cartesian_mask(40, 30, acceleration=4, centre=0.1, seed=3))
     assert problems.cartesian_mask(5, 5, acceleration=1.0).all()
     with pytest.raises(ValueError, match=r"acceleration = 0\.5"):
         problems.cartesian_mask(40, 30, acceleration=0.5)
     with pytest.raises(ValueError, match=r"centre = 0\.3; it must lie in \[0, 0\.25\]"):
         problems.cartesian_mask(40, 30, centre=0.3)
+
+
+@pytest.mark.parametrize("mask", [problems.cartesian_mask, problems.random_mask])
+def test_masks_that_are_drawn_know_all_of_their_seed(mask) -> None:
+    """Also its upper 32 bits, and there is no seed of 65."""
+    drawn = [
+        mask(20, 60, 0.5 if mask is problems.random_mask else 2.0, seed=seed) for seed in (1, 1 + 2**32, 2**64 - 1)
+    ]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match="seed"):
+        mask(20, 60, 1.0, seed=2**64)
 
 
 # masks from files
@@ -319,7 +348,7 @@ def test_a_kernel_is_read_from_each_kind_of_file(kernels: Path, name: str, expec
         ("three.npz:3", r"there is no 3; it holds 3 arrays \(a, b, c\), the first of which is 0"),
         ("three.npz:-1", "there is no -1"),
         ("three.npz:d", "there is no d"),
-        ("three.npz:c", r"sums to 2; .* divide it by its sum \(normalise=True\)"),
+        ("three.npz:c", r"sums to 2; .* divide it by its sum and save it again, or .* normalise=True\)"),
         ("named.mat:note", "a matrix of real numbers is needed, not <U8"),
         ("named.mat:row", "sums to 0.3;"),
         ("one.png:1", "is a picture, and so one kernel; leave out :1"),

@@ -1,4 +1,4 @@
-"""`scoresde demo`: train on digits, sample with three solvers, check these on a mixture, and write it all up."""
+"""`scoresde demo`: train on digits, sample, check the solvers on a mixture, restore digits, and write it all up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scoresde_cli.demo_digits import DigitsStudy
     from scoresde_cli.demo_study import Effort
 
-RUN, PICTURE, REPORT = "run", "demo.png", "report.html"
+RUN, HELD_OUT, PICTURE, RESTORED, REPORT = "run", "held-out", "demo.png", "restored.png", "report.html"
 STEPS = 3000
 SETTINGS: dict[str, Any] = {
     "preset": "small",
@@ -29,14 +29,14 @@ SETTINGS: dict[str, Any] = {
 
 @click.command(
     cls=Command,
-    short_help="Train, sample and check, in minutes.",
+    short_help="Train, sample, check and restore, in minutes.",
     epilog=examples("scoresde demo", "scoresde demo --out runs/demo --threads 2", "scoresde sample demo/run"),
 )
 @option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default="demo",
-    help="Folder for the trained run, the picture and the report.",
+    help="Folder for the trained run, the pictures and the report.",
 )
 @option("--steps", type=click.IntRange(1), default=STEPS, help="Training steps.")
 @option("--seed", type=SEEDS, default=0, metavar="INTEGER", help="Of training and all samples, from 0.")
@@ -44,9 +44,10 @@ SETTINGS: dict[str, Any] = {
 @device_options
 @click.pass_context
 def demo(ctx: click.Context, out: Path, steps: int, seed: int, quick: bool, device: str, threads: int | None) -> None:
-    """Train a score model on small digits, sample it with three solvers, and check these against an exact density.
+    """Train a score model on small digits, sample it with three solvers, check these against an exact density, and
+    restore digits that it never saw: with a box missing, and blurred.
 
-    Ends with one picture and one page, report.html, that explains what is seen. It takes a few minutes on two cores.
+    Ends with two pictures and one page, report.html, that explains what is seen. It takes a few minutes on two cores.
     Ctrl-C stops; the same command goes on. A run that is trained already is used as it is.
     """
     asked = given(ctx, {"steps": steps, "seed": seed})
@@ -62,8 +63,8 @@ def run(
     device_name: str,
     threads: int | None,
     again: str,
-) -> tuple[Path, Path, Path]:
-    """The whole demo; the run's folder, the picture and the page.
+) -> tuple[Path, ...]:
+    """The whole demo; the run's folder, the pictures and the page.
 
     Args:
         settings: of a new run; asked: those of them that the user gave, which a run that is there must agree with.
@@ -77,6 +78,7 @@ def run(
     from scoresde.runs import Run
     from scoresde_cli import demo_report, devices, stopping
     from scoresde_cli.demo_mixture import study_mixture
+    from scoresde_cli.demo_restoration import study_restoration, write_digits
     from scoresde_cli.demo_study import FULL, QUICK
     from scoresde_cli.progress import say
 
@@ -89,19 +91,29 @@ def run(
     try:
         with stopping.immediate():
             digits = _digits(folder, options, settings["seed"], effort, device, again)
-            say("3/3 Three solvers on a mixture of 25 Gaussians, whose score is known exactly")
+            say("3/4 Three solvers on a mixture of 25 Gaussians, whose score is known exactly")
             mixture = study_mixture(effort, settings["seed"])
-            picture, page = out / PICTURE, out / REPORT
-            demo_report.write_picture(picture, digits)
-            used = torch.get_num_threads() if device.type == "cpu" else None
-            facts = demo_report.Facts(digits, mixture, folder, again, settings["seed"], devices.describe(device), used)
-            demo_report.write_page(page, facts)
+            say("4/4 Restoring damaged digits that the network never saw")
+            files = write_digits(out / HELD_OUT, digits.held_out[: effort.restored])
+            restored = study_restoration(folder, files, effort, settings["seed"], device)
+            facts = demo_report.Facts(
+                digits,
+                mixture,
+                restored,
+                folder,
+                files,
+                again,
+                settings["seed"],
+                devices.describe(device),
+                torch.get_num_threads() if device.type == "cpu" else None,
+            )
+            written = demo_report.write(facts, out / PICTURE, out / RESTORED, out / REPORT)
     except stopping.Interrupted as interrupted:
         if str(interrupted):
             raise
         raise stopping.Interrupted(interrupted.signum, f"Stopped.\nTo go on: {again}") from None
-    say(f"Done. The trained run, a picture and the page to open in a browser; for more: scoresde sample {folder}")
-    return folder, picture, page
+    say(f"Done. The trained run, the pictures and the page to open in a browser; for more: scoresde sample {folder}")
+    return folder, *written
 
 
 def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, device: Any, again: str) -> DigitsStudy:
@@ -111,7 +123,7 @@ def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, de
     from scoresde_cli.progress import say
     from scoresde_cli.session import Rhythm
 
-    say("1/3 Training a score model on digits")
+    say("1/4 Training a score model on digits")
     with starting.begun("digits", options, None, folder, device) as (plan, state, run):
         _check_ours(plan.recipe, folder)
         steps = plan.recipe.training.steps
@@ -119,7 +131,7 @@ def _digits(folder: Path, options: dict[str, Any], seed: int, effort: Effort, de
         starting.train(
             plan, state, run, Rhythm(log=max(1, steps // 40), checkpoint=part, sample=0, validate=part), again
         )
-        say("2/3 Sampling with three solvers from the same noise")
+        say("2/4 Sampling with three solvers from the same noise")
         return study_digits(run, plan.material, effort, seed, device)
 
 

@@ -32,6 +32,7 @@ class DigitsStudy:
 
     Args:
         counts: training and held-out digits; parameters: of the network.
+        data: digits trained on; held_out: one of each kind that were not.
         forward, backward: pictures by a label of the time.
         nearest: to the digits trained on, median, by name of solver; nearest_held_out: the same for unseen digits.
         apart: root mean square difference between samples of the same number, by pairs of solvers.
@@ -42,6 +43,7 @@ class DigitsStudy:
     counts: tuple[int, int]
     parameters: int
     data: np.ndarray
+    held_out: np.ndarray
     drawn: list[Drawn]
     pictures: Rows
     forward: Rows
@@ -70,6 +72,7 @@ def study_digits(run: Run, material: Material, effort: Effort, seed: int, device
         (len(train), len(held_out)),
         sum(p.numel() for p in denoiser.module.parameters()),
         space.to_user(train[:100]),
+        space.to_user(held_out[_one_of_each(material.held_out.labels)]),
         drawn,
         {each.name: space.to_user(each.samples) for each in drawn},
         _forward(denoiser, space, one_of_each, seed),

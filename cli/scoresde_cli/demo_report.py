@@ -1,4 +1,4 @@
-"""The demo's picture and its page: what a newcomer should see, in the order in which it makes sense."""
+"""The demo's pictures and its page: what a newcomer should see, in the order in which it makes sense."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scoresde.report import Page, density_panel, encode_png, image_grid, labelle
 from scoresde_cli import demo_commands as commands
 from scoresde_cli.demo_digits import DigitsStudy
 from scoresde_cli.demo_mixture import MixtureStudy
+from scoresde_cli.demo_restoration import SAMPLES, SHOWN, SIGMA, Restored
 from scoresde_cli.demo_study import Drawn
 
 IN_PICTURE, IN_ROW = 20, 12
@@ -29,22 +30,40 @@ class Facts:
     """All that the page is made from.
 
     Args:
-        run: folder of the trained run; command: that made this; device: in words; threads: None on a GPU.
+        run: folder of the trained run; files: the held-out digits that were restored.
+        command: that made this; device: in words; threads: None on a GPU.
     """
 
     digits: DigitsStudy
     mixture: MixtureStudy
+    restored: list[Restored]
     run: Path
+    files: list[Path]
     command: str
     seed: int
     device: str
     threads: int | None
 
 
-def write_picture(path: Path, digits: DigitsStudy) -> None:
+def write(facts: Facts, samples: Path, restored: Path, page: Path) -> tuple[Path, Path, Path]:
+    """The pictures and the page; their files."""
+    write_samples(samples, facts.digits)
+    write_restored(restored, facts.restored)
+    write_page(page, facts)
+    return samples, restored, page
+
+
+def write_samples(path: Path, digits: DigitsStudy) -> None:
     """Digits of the data, and samples by each solver below, in one PNG."""
     text = {each.name: f"scoresde sample RUN {each.options}" for each in digits.drawn}
     write_png(path, _rows(_samples(digits), IN_PICTURE), text)
+
+
+def write_restored(path: Path, restored: Sequence[Restored]) -> None:
+    """What was measured, samples, their mean, their spread and the truth, task by task, in one PNG."""
+    rows = {f"{each.task}: {what}": pictures for each in restored for what, pictures in each.rows.items()}
+    text = {each.task: f"scoresde restore RUN IMAGE... --simulate {each.options}" for each in restored}
+    write_png(path, _rows(rows, IN_PICTURE), text)
 
 
 def write_page(path: Path, facts: Facts) -> None:
@@ -59,6 +78,7 @@ def write_page(path: Path, facts: Facts) -> None:
     _learning(page, facts.digits)
     _sampling(page, facts.digits, facts.device)
     _mixture(page, facts.mixture, facts.device)
+    _restoration(page, facts.restored, facts.device)
     _again(page, facts)
     page.write(path)
 
@@ -211,13 +231,52 @@ def _verdict(mixture: MixtureStudy) -> str:
     )
 
 
+def _restoration(page: Page, restored: Sequence[Restored], device: str) -> None:
+    page.section("Restoring what was damaged")
+    page.text(
+        "The same network restores digits that it never saw. Measured is y = A(x) + σ z: a digit x with a box of it "
+        f"missing, or blurred, and with noise of standard deviation σ = {SIGMA:g} on each pixel (black to white = 1). "
+        "Many x may have given this y. How likely each of them is, given y, is the posterior. Its score is that of the "
+        "data, which the network knows, and the gradient of the log-likelihood of y, which a method estimates from "
+        "what the network expects x to be; so a solver draws from it as from the data."
+    )
+    told = {"inpaint": "with a box missing, grey here,", "deblur": "blurred"}
+    for each in restored:
+        page.figure(
+            encode_png(_rows(each.rows, IN_ROW)),
+            f"Digits {told[each.task]} and with noise; below each, {SHOWN} of {SAMPLES} samples of what it may have "
+            f"been, by {each.method}, then the mean and the standard deviation of all {SAMPLES}, and the truth. The "
+            "standard deviation is bright where the measurement leaves open what was there, and the samples differ.",
+            f"Rows of {each.digits} digits: measured, samples, mean, standard deviation, truth.",
+        )
+    page.text(
+        "PSNR is how near a picture comes to the truth, in decibels, more being nearer. The residual chi-square is "
+        "|y − A(x)|² / σ² over the number of pixels of y. For the truth it is 1 ± "
+        f"{max(each.chi_square_std for each in restored):.2f} here (mean and standard deviation), and for samples of "
+        "the posterior about the same: far above, they do not explain what was measured, and far below they explain "
+        "its noise as well."
+    )
+    page.table(
+        ["task", "method", "evaluations", "seconds", "PSNR of mean", "of samples", "chi-square", "at the truth"],
+        [
+            [
+                *(each.task, each.method, each.evaluations, round(each.seconds, 1)),
+                *(round(each.psnr[which], 1) for which in ("mean", "samples")),
+                *(round(each.chi_square[which], 2) for which in ("samples", "truth")),
+            ]
+            for each in restored
+        ],
+        caption=f"{restored[0].digits} digits, {SAMPLES} samples of each, on {device}",
+    )
+
+
 def _again(page: Page, facts: Facts) -> None:
     page.section("Do it again")
     page.text(
         "Training is a function of its seed, and sample number i of the seed and i alone. On one machine with one "
         "number of threads, these commands give the same network, and the same samples, again:"
     )
-    page.code(commands.again(facts.run, facts.digits.drawn, facts.seed, facts.threads))
+    page.code(commands.again(facts.run, facts.digits.drawn, facts.restored, facts.files, facts.seed, facts.threads))
     page.text("And this, in Python, gives the last distance of the table above:")
     page.code(commands.again_in_python(len(facts.mixture.exact), facts.seed))
     page.section("What to do next")

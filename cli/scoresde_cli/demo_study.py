@@ -1,4 +1,4 @@
-"""What both halves of the demo share: the three solvers, drawn from the same starts, counted and timed."""
+"""What the parts of the demo share: their effort, and the three solvers, drawn from the same starts and timed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from scoresde import sampling
+from scoresde.compare import Counted
 from scoresde.denoisers import Denoiser
 from scoresde.solvers import RK45, Ancestral, EulerMaruyama
-from scoresde_cli.models import Counted
 from scoresde_cli.progress import display
 from scoresde_cli.solvers import AnySolver
 
@@ -24,6 +24,7 @@ class Effort:
         pictures, picture_steps: digits by each solver, and steps of those that take a number of steps.
         points, point_steps: the same on the mixture.
         pairs: of exact sets of points, whose distances are the floor.
+        restored, restore_steps: held-out digits in each task, and steps of each.
     """
 
     pictures: int
@@ -31,10 +32,12 @@ class Effort:
     points: int
     point_steps: int
     pairs: int
+    restored: int
+    restore_steps: int
 
 
-FULL = Effort(pictures=96, picture_steps=250, points=8000, point_steps=1000, pairs=16)
-QUICK = Effort(pictures=32, picture_steps=20, points=1000, point_steps=1000, pairs=8)
+FULL = Effort(pictures=96, picture_steps=250, points=8000, point_steps=1000, pairs=16, restored=5, restore_steps=30)
+QUICK = Effort(pictures=32, picture_steps=20, points=1000, point_steps=1000, pairs=8, restored=2, restore_steps=4)
 
 SOLVERS: dict[str, AnySolver] = {"ancestral": Ancestral(), "em": EulerMaruyama(), "ode": RK45()}
 """By the names that `scoresde sample --solver` gives them."""

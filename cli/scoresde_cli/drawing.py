@@ -13,12 +13,13 @@ from torch import Tensor
 
 import scoresde
 from scoresde import sampling
+from scoresde.compare import Counted
 from scoresde.denoisers import Denoiser
 from scoresde.noise import CounterNoise
 from scoresde_cli import stopping
 from scoresde_cli.gallery import Gallery
 from scoresde_cli.interpolation import Interpolation
-from scoresde_cli.models import Counted, Model, Silent, clipped
+from scoresde_cli.models import Model, Silent, clipped
 from scoresde_cli.progress import display, say
 from scoresde_cli.solvers import AnySolver, Plan, plain
 from scoresde_cli.speed import Speed

@@ -17,7 +17,7 @@ from scoresde_cli import failures
 from scoresde_cli.options import did_you_mean, examples
 
 COMPLETION = "_SCORESDE_COMPLETE"
-COMMANDS = ("train", "sample", "restore", "tune-grid", "demo", "info", "env")
+COMMANDS = ("train", "sample", "restore", "compare", "likelihood", "tune-grid", "demo", "info", "env")
 """Each is the click command of that name in the module of that name, with _ for -."""
 
 

@@ -138,20 +138,6 @@ def clipped(model: Model, clip: str) -> Denoiser:
     return {"static": Clipped, "dynamic": DynamicallyClipped}[clip](model.denoiser)
 
 
-class Counted(Wrapped):
-    """A denoiser that counts how often it is evaluated, and for how many samples in all."""
-
-    def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner)
-        self.train(inner.training)
-        self.calls, self.samples = 0, 0
-
-    def predict(self, x: Tensor, t: Level) -> Tensor:
-        self.calls += 1
-        self.samples += len(x)
-        return self.inner.predict(x, t)
-
-
 class Silent(Wrapped):
     """A denoiser that predicts zero and asks no network, to see whether a solver and a process go together."""
 

@@ -145,6 +145,50 @@ SOLVERS: dict[str, SolverFacts] = {
 }
 
 
+# --- compare -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `scoresde compare` compares by default; lists as people write them."""
+
+    solvers: str
+    steps: str
+    tolerances: str
+    n: int
+    seeds: str
+    batch_size: int
+
+
+COMPARE_MIXTURE = Comparison(
+    "ancestral,em,er-sde,sa,ddim,heun,dpm,unipc,ode", "5,10,20,50,100,250,1000", "1e-2,1e-3,1e-4", 2000, "0-4", 1000
+)
+COMPARE_RUN = Comparison("ancestral,em,er-sde,ddim,unipc,ode", "5,10,20,50,100", "1e-2,1e-3,1e-4", 128, "0-2", 128)
+
+
+# --- likelihood ----------------------------------------------------------------------------------------
+
+OPTIMAL = "optimal"
+BOUND_VARIANCES = (*VARIANCES, OPTIMAL)
+AUTO, EXACT_TRACE = "auto", "exact"
+TRACES = (AUTO, EXACT_TRACE, "hutchinson")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What `scoresde likelihood` computes by default."""
+
+    n: int
+    chain_steps: int
+    trajectories: int
+    batch_size: int
+    dequantise: int = 4
+
+
+LIKELIHOOD_MIXTURE = Judgement(n=500, chain_steps=1000, trajectories=8, batch_size=2000)
+LIKELIHOOD_RUN = Judgement(n=64, chain_steps=250, trajectories=4, batch_size=64)
+
+
 # --- restore -------------------------------------------------------------------------------------------
 
 
@@ -281,6 +325,13 @@ TASKS: dict[str, TaskFacts] = {
     "hdr": TaskFacts("contrast raised, and cut at black and white", ("gain",)),
 }
 NOT_LINEAR = ("dejpeg", "dequantise", "hdr")
+FITTING: dict[str, tuple[str, ...]] = {
+    IDENTITY: ("denoise",),
+    MASK: ("denoise", "inpaint"),
+    **{kind: tuple(task for task in TASKS if task not in NOT_LINEAR) for kind in (LINEAR, SPECTRAL)},
+    ANY: tuple(TASKS),
+}
+"""The tasks that a method for such operators restores."""
 MASKS, MASKS_OF_A_SHARE = ("box", "random", "text"), ("box", "random")
 KERNELS = ("gaussian",)
 BOUNDARIES = ("circular", "reflect", "zero")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -64,6 +64,13 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its head first, with each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows))
+    return [line.rstrip() for line in lines]
+
+
 def same_command(ctx: click.Context) -> str:
     """The command line as it was typed, to be run again."""
     return shlex.join([*ctx.command_path.split(), *ctx.meta["scoresde.words"]])
@@ -93,6 +100,28 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = decorate(command)
     return command
+
+
+def seed_option(section: str) -> Decorator:
+    """--seed, of samples."""
+    return option("--seed", type=SEEDS, default=0, metavar="INTEGER", section=section, help="Of all noise, from 0.")
+
+
+def average_option(section: str) -> Decorator:
+    """--average, of a trained run."""
+    about = "Which moving average of the weights, or raw weights [default: 0]."
+    return option("--average", metavar="INDEX|raw", section=section, help=about)
+
+
+def overwrite_option(section: str) -> Decorator:
+    """--overwrite, of a folder of samples."""
+    return option("--overwrite", is_flag=True, section=section, help="Replace samples made with other settings.")
+
+
+def batch_size_option(default: int) -> Decorator:
+    """--batch-size, of samples."""
+    about = "Samples computed at once; the last batch is filled up, so that it changes no sample."
+    return option("--batch-size", type=click.IntRange(1), default=default, help=about)
 
 
 def process_options(section: str) -> Decorator:

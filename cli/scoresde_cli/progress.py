@@ -9,7 +9,7 @@ import abc
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -143,3 +143,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextlib.contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A display of work that is told of one step at a time."""
+    done = 0
+    with display(what, total) as show:
+
+        def on_step() -> None:
+            nonlocal done
+            done += 1
+            show.update(done)
+
+        yield on_step

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import scoresde
+from scoresde.compare import Counted
 from scoresde.denoisers import Denoiser
 from scoresde.inverse.drawing import equally_weighted
 from scoresde.sde import Level
 from scoresde_cli import restoration_metrics as metrics
 from scoresde_cli import stopping
-from scoresde_cli.models import Counted
 from scoresde_cli.progress import display, say
 from scoresde_cli.restoration_folder import Folder
 from scoresde_cli.restoration_problem import Restoration, draw

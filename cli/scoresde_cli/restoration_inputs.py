@@ -15,7 +15,8 @@ from scoresde.data import DataError, read_image
 from scoresde.data.images import probe
 from scoresde.recipe import Space
 
-ARRAY = ".npy"
+ARRAY, ARCHIVES = ".npy", (".npz", ".mat")
+FAR = 6.0  # standard deviations of noise
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def look(path: Path, space: Space) -> Input:
         return Input(path, (1, *shape) if grey else shape)
     if space.kind != "image":
         raise click.UsageError(f"{path}: this prior is of arrays of shape {space.shape}; save what you have as .npy")
+    if path.suffix in ARCHIVES:
+        raise DataError(f"{path}: of arrays only {ARRAY} files are read; save the one that you mean with numpy.save")
     try:
         with path.open("rb") as stream:
             header = probe(stream)
@@ -85,6 +88,20 @@ def _open(path: Path, *, mapped: bool) -> np.ndarray:
             f"{path}: real numbers are needed, and at least one; it holds {getattr(array, 'dtype', 'more')}"
         )
     return array
+
+
+def check_scale(path: Path, values: Tensor, sigma: float) -> None:
+    """Refuse what cannot be a picture on the scale [0, 1], or one of its measurements, with noise of that size.
+
+    Raises:
+        DataError: it lies far outside.
+    """
+    low, high, far = float(values.min()), float(values.max()), 1.0 + FAR * sigma
+    if low < -far or high > 1.0 + far:
+        raise DataError(
+            f"{path}: holds values from {low:.4g} to {high:.4g}, and pictures are on the scale [0, 1]; divide them by "
+            "255, or by what white is"
+        )
 
 
 def check_shape(path: Path, shape: tuple[int, ...], space: Space) -> None:

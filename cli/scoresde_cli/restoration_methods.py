@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import click
 
-from scoresde.inverse import Method
+from scoresde.denoisers import Denoiser
+from scoresde.inverse import Method, Units
 from scoresde.inverse.guided import Guided
 from scoresde.linalg import Identity, Operator
 from scoresde_cli import names, restoration_options, solvers
@@ -71,12 +73,21 @@ def plan(name: str, steps: int | None, solver: str | None, particles: int | None
 
 
 def make(name: str, particles: int, entries: int, twist: str | None = None) -> Method:
-    """The method of that name, as good as it is for a measurement of so many entries."""
+    """The method of that name, as good as it is for a measurement of so many entries.
+
+    Raises:
+        UsageError: a twist that is not for so many.
+    """
     facts = names.METHODS[name]
     choices: dict[str, Any] = {"particles": particles} if facts.particles else {}
     if facts.twist:
-        usual = names.TWISTS[0 if entries <= names.MMPS_AT_MOST else 1]
-        choices["twist"] = make(twist or usual, particles, entries)
+        few = entries <= names.MMPS_AT_MOST
+        if twist == names.TWISTS[0] and not few:
+            raise click.UsageError(
+                f"--twist {twist} takes a gradient of the network for each entry of the measurement, which has "
+                f"{entries}; up to {names.MMPS_AT_MOST} will do: take --twist {' or '.join(names.TWISTS[1:])}"
+            )
+        choices["twist"] = make(twist or names.TWISTS[0 if few else 1], particles, entries)
     module = import_module(f"scoresde.inverse.{name.replace('-', '_')}")
     method: Method = getattr(module, facts.cls)(**choices)
     return method
@@ -91,6 +102,20 @@ def check_operator(plan: Plan, operator: Operator, what: str) -> None:
     if plan.facts.operators != names.ANY and not operator.linear:
         others = [name for name, facts in names.METHODS.items() if facts.operators == names.ANY]
         raise click.UsageError(f"{what} is not linear, and {plan.name} needs that; take --method {', '.join(others)}")
+
+
+def check_noise(plan: Plan, sigma: float, units: Units, denoiser: Denoiser) -> None:
+    """Refuse noise, in the user's units, that is too little for a method that only removes noise.
+
+    Raises:
+        UsageError: it is less than what the network was trained to remove.
+    """
+    least = units.scale * math.exp(-0.5 * denoiser.max_log_snr)
+    if plan.facts.operators == names.IDENTITY and sigma <= least:
+        raise click.UsageError(
+            f"--sigma {sigma:g}: the network was trained on noise from {least:.3g} on, on this scale, so that "
+            f"{plan.name} has nothing to remove; take a larger --sigma, or --method {names.DEFAULT_METHOD_LINEAR}"
+        )
 
 
 def exact_for(operator: Operator) -> list[str]:

@@ -15,6 +15,7 @@ from scoresde_cli.restoration_problem import Restoration
 
 LEVEL = 0.9
 DOUBT = 4.0  # standard deviations
+CLOSE = 0.5  # a residual chi-square below which samples fit the noise
 
 
 def of_samples(of: Restoration, samples: Tensor, *, pictures: bool) -> dict[str, Any]:
@@ -32,8 +33,7 @@ def of_samples(of: Restoration, samples: Tensor, *, pictures: bool) -> dict[str,
 def _fit(of: Restoration, samples: Tensor) -> dict[str, Any]:
     """Residual chi-square |y - A(x)|^2 / sigma^2 / M.
 
-    Of the truth it is 1 within a few of its standard deviations; of samples of the posterior about as much, or less
-    where the measurement decides much.
+    Of the truth it is 1 within a few of its standard deviations, and so it is, on average, of samples of the posterior.
     """
     each = of.measurement.chi_square(samples, of.y)
     return {
@@ -81,15 +81,22 @@ def words(found: dict[str, Any]) -> str:
 
 
 def doubts(found: dict[str, Any]) -> str | None:
-    """What to say when samples are further from the measurement than its noise allows; None when they are not."""
+    """What to say when samples are further from the measurement than its noise allows, or much nearer; else None."""
     chi = found["chi_square"]
-    limit = 1.0 + DOUBT * chi["standard_deviation_at_truth"]
-    if chi["samples"] <= limit:
-        return None
-    return (
-        f"Note: the samples do not explain the measurement: their residual chi-square is {chi['samples']:.3g}, and at "
-        f"the truth it is below {limit:.3g}. Take more --steps or another --method, and check --sigma and the task"
-    )
+    margin = DOUBT * chi["standard_deviation_at_truth"]
+    if chi["samples"] > 1.0 + margin:
+        return (
+            f"Note: the samples do not explain the measurement: their residual chi-square is {chi['samples']:.3g}, and "
+            f"at the truth it is below {1.0 + margin:.3g}. Take more --steps or another --method, and check --sigma "
+            "and the task"
+        )
+    if chi["samples"] < min(CLOSE, 1.0 - margin):
+        return (
+            f"Note: the samples are nearer to the measurement than its noise lets the truth be: their residual "
+            f"chi-square is {chi['samples']:.3g}, and should be about 1. Is --sigma too large, or another --method "
+            "better?"
+        )
+    return None
 
 
 def _rmse(x: Tensor, truth: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from scoresde.linalg import Callable as Function
 from scoresde.linalg import Operator, check_function, check_operator
 from scoresde_cli.options import did_you_mean
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,39 @@ class Own:
     """An operator with what identifies it.
 
     Args:
+        operator: for samples of a shape.
         digest: of the file that it is written in; None when there is none.
     """
 
-    operator: Operator
+    operator: Callable[[Shape], Operator]
     name: str
     digest: str | None
+
+    def checked(self, shape: Shape) -> Operator:
+        """The operator, tried on samples of `shape`.
+
+        Raises:
+            UsageError: it is wrong; says by how much.
+        """
+        operator = self.operator(shape)
+        try:
+            if operator.linear:
+                check_operator(operator, shape)
+            else:
+                check_function(operator, shape)
+        except ValueError as error:
+            raise click.UsageError(f"--operator {self.name}: {error}") from error
+        except Exception as error:
+            raise _failed(self.name, error, f" for x of shape {(3, *shape)}") from error
+        return operator
+
+
+def _declared(function: Any, shape: Shape) -> Operator:
+    """A function as an operator: one without a gradient, where autograd does not see through it, as through NumPy."""
+    seen = False
+    with contextlib.suppress(Exception):  # what is wrong is said by the check
+        seen = function(torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)).requires_grad
+    return Function(function, differentiable=seen)
 
 
 def load(name: str) -> Own:
@@ -69,16 +100,16 @@ def _import(name: str, module: str) -> Any:
         sys.path.remove(here)
 
 
-def _operator(name: str, function: Any) -> Operator:
+def _operator(name: str, function: Any) -> Callable[[Shape], Operator]:
     """What the name stands for: an operator, a function that returns one, or the map itself."""
     if isinstance(function, Operator):
-        return function
+        return lambda shape: function
     if not callable(function):
         raise click.UsageError(
             f"--operator {name} is of type {type(function).__name__}; a scoresde Operator or a function is needed"
         )
     if _wants_arguments(function):
-        return Function(function)
+        return lambda shape: _declared(function, shape)
     try:
         made = function()
     except Exception as error:
@@ -88,30 +119,13 @@ def _operator(name: str, function: Any) -> Operator:
             f"--operator {name} takes no argument, so it must return a scoresde Operator, and returned "
             f"{type(made).__name__}; or let it take x, a batch (B, *), and return the measurement of each"
         )
-    return made
+    return lambda shape: made
 
 
 def _wants_arguments(function: Callable[..., Any]) -> bool:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return any(each.kind in kinds and each.default is inspect.Parameter.empty for each in parameters)
-
-
-def check(own: Own, shape: tuple[int, ...]) -> None:
-    """Try the operator on samples of `shape`.
-
-    Raises:
-        UsageError: it is wrong; says by how much.
-    """
-    try:
-        if own.operator.linear:
-            check_operator(own.operator, shape)
-        else:
-            check_function(own.operator, shape)
-    except ValueError as error:
-        raise click.UsageError(f"--operator {own.name}: {error}") from error
-    except Exception as error:
-        raise _failed(own.name, error, f" for x of shape {(3, *shape)}") from error
 
 
 def _failed(name: str, error: Exception, when: str = "") -> click.UsageError:

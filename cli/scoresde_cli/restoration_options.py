@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ def check_task(task: str | None, operator: str | None, options: Mapping[str, Any
     Raises:
         UsageError: they do not, or a file is not there.
     """
-    if (task is None) == (operator is None):
+    if task is not None and operator is not None:
+        raise click.UsageError("--task and --operator both say what was done to the picture; give one of them")
+    if task is None and operator is None:
         tasks = ", ".join(names.TASKS)
-        raise click.UsageError(f"say what was done to the picture: either --task, one of {tasks}, or --operator")
+        raise click.UsageError(f"say what was done to the picture: give --task, one of {tasks}; or --operator")
     name = task or "--operator"
     facts = names.TASKS[task] if task else names.TaskFacts("")
     for word in options:
@@ -49,7 +51,7 @@ def check_task(task: str | None, operator: str | None, options: Mapping[str, Any
 def _check_file(word: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known and not Path(split_index(value)[0]).is_file():
         raise click.UsageError(
-            f"{names.flag(word)} {value}: there is no such file, and it is none of {', '.join(known)}."
+            f"{names.flag(word)} {value}: there is no such file; give one, or {' or '.join(known)}."
             f"{did_you_mean(value, known)}"
         )
 
@@ -75,6 +77,34 @@ def check_sigma(sigma: float | None, simulate: bool) -> None:
         raise click.UsageError(
             f"--sigma {sigma:g}: it must be positive and finite; for a measurement without noise take a little, such "
             "as 0.001"
+        )
+
+
+def check_images(images: Sequence[Path]) -> None:
+    """Refuse folders, among which a run may be that was given in the wrong place.
+
+    Raises:
+        UsageError: one is.
+    """
+    for image in images:
+        if image.is_dir():
+            raise click.UsageError(
+                f"{image} is a folder; RUN comes first, and then pictures or .npy files: give {image}/*.png, say, for "
+                "all in it"
+            )
+
+
+def check_fits(method: str, task: str) -> None:
+    """Refuse a method that is not for this task.
+
+    Raises:
+        UsageError: it is not; names those that are.
+    """
+    fitting = [name for name, facts in names.METHODS.items() if task in names.FITTING[facts.operators]]
+    if method not in fitting:
+        tasks = names.FITTING[names.METHODS[method].operators]
+        raise click.UsageError(
+            f"--method {method} is for {', '.join(tasks)}, not for {task}; take one of {', '.join(fitting)}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scoresde._tensors import scale
 from scoresde.denoisers import Denoiser, Wrapped
 from scoresde.errors import NumericalError
 from scoresde.inverse import Draws, GaussianMeasurement
-from scoresde.inverse.units import ModelMeasurement, Units
+from scoresde.inverse.units import PICTURES, ModelMeasurement, Units
 from scoresde.parameterisations import PredictsX0
 from scoresde.recipe import Space
 from scoresde.sde import Level
@@ -66,7 +67,7 @@ def _picture(y: Tensor) -> bool:
 
 def units(space: Space) -> Units:
     """Pictures go from 0 to 1 for the user and from -1 to 1 for the prior; arrays are standardised for it."""
-    return Units(0.5, 0.5) if space.kind == "image" else Units(space.std, space.mean)
+    return PICTURES if space.kind == "image" else Units(space.std, space.mean)
 
 
 def prepare(setting: Setting, path: Path, *, looked_at: bool = False) -> Restoration:
@@ -88,8 +89,11 @@ def prepare(setting: Setting, path: Path, *, looked_at: bool = False) -> Restora
         )
     operator = task.operator(shape)
     restoration_methods.check_operator(setting.plan, operator, task.name)
+    restoration_methods.check_noise(setting.plan, wish.sigma, units(space), setting.model.denoiser)
     measurement = GaussianMeasurement(operator, wish.sigma)
     values, digest = found.read(), found.digest()
+    if task.name in names.TASKS and space.kind == "image":
+        inputs.check_scale(path, values, 0.0 if wish.simulate else wish.sigma)
     mask = None if task.mask is None else task.mask(shape)
     if not wish.simulate:
         y = task.measured(values, operator, shape, path)[None]
@@ -97,12 +101,21 @@ def prepare(setting: Setting, path: Path, *, looked_at: bool = False) -> Restora
     truth = values[None]
     # other pictures, and other seeds, have other noise
     word = hashlib.sha256(f"{wish.seed} {digest}".encode()).digest()
-    y = measurement.simulate(truth, int.from_bytes(word[:7], "little"))
+    y = measurement.simulate(truth, int.from_bytes(word[:8], "little"))
     return Restoration(path, shape, measurement, y, truth, units(space), digest, mask)
 
 
-def draw(setting: Setting, denoiser: Denoiser, of: Restoration, ids: list[int], **arguments: object) -> Draws:
-    """Draws of x given y, in the units of the prior; arguments go to `posterior_draws`."""
+def draw(
+    setting: Setting,
+    denoiser: Denoiser,
+    of: Restoration,
+    ids: list[int],
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Draws:
+    """Draws of x given y, in the units of the prior; the rest as for `posterior_draws`."""
     measured = of.for_model()
     return inverse.posterior_draws(
         denoiser,
@@ -113,7 +126,9 @@ def draw(setting: Setting, denoiser: Denoiser, of: Restoration, ids: list[int], 
         ids=ids,
         seed=setting.wish.seed,
         shape=of.shape,
-        **arguments,  # type: ignore[arg-type]
+        steps=steps,
+        batch_size=batch_size,
+        on_step=on_step,
     )
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from scoresde.data import DataError
 from scoresde.inverse import problems
-from scoresde.linalg import Operator, gaussian_kernel
+from scoresde.linalg import Operator, gaussian_kernel, motion_kernel
 from scoresde.recipe import Space
 from scoresde_cli import names, restoration_operator
 from scoresde_cli.names import TASKS
 from scoresde_cli.restoration_options import split_index
 
 Shape = tuple[int, ...]
+COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Task:
         return values
 
     def check_space(self, space: Space) -> None:
-        """Refuse a prior of arrays for a task on pictures.
+        """Refuse a prior of arrays for a task on pictures, and one of grey pictures for colours.
 
         Raises:
             UsageError: it is.
@@ -78,6 +79,10 @@ class Task:
             raise click.UsageError(
                 f"--task {self.name} is for pictures, and this prior is of arrays of shape {space.shape}; take --task "
                 "denoise, or --operator for a measurement of your own"
+            )
+        if self.name == "colourise" and space.shape[0] != COLOURS:
+            raise click.UsageError(
+                f"--task {self.name} needs a prior of colour pictures; this one is of {space.shape[0]} channel"
             )
 
 
@@ -146,12 +151,31 @@ def _inpaint(name: str, options: Mapping[str, Any], seed: int) -> Task:
 def _deblur(name: str, options: Mapping[str, Any], seed: int) -> Task:
     own = dict(options)
     if options["kernel"] in names.KERNELS:
-        kernel, files = gaussian_kernel(options["kernel_std"]), {}
+        kernel, files = gaussian_kernel(options["kernel_std"]), dict[str, str]()
     else:
         kernel, files = problems.read_kernel(options["kernel"]), {"kernel": _digest(options["kernel"])}
         del own["kernel_std"]
+    remedy = "crop what is 0 off it" if files else "take a smaller --kernel-std"
+    return _blur(name, own, kernel, files, remedy)
+
+
+def _motion_deblur(name: str, options: Mapping[str, Any], seed: int) -> Task:
+    kernel = motion_kernel(options["length"], options["angle"])
+    return _blur(name, options, kernel, {}, "take a smaller --length")
+
+
+def _blur(name: str, options: Mapping[str, Any], kernel: Tensor, files: Mapping[str, str], remedy: str) -> Task:
     operator = problems.deblur(kernel, options["boundary"])
-    return Task(name, own, lambda shape: operator, _same, files)
+
+    def for_shape(shape: Shape) -> Operator:
+        (kh, kw), (height, width) = kernel.shape, shape[-2:]
+        if kh > height or kw > width:
+            raise click.UsageError(
+                f"the kernel of {name}, {kh} x {kw}, is larger than the picture, {height} x {width}; {remedy}"
+            )
+        return operator
+
+    return Task(name, options, for_shape, _same, files)
 
 
 def _superres(name: str, options: Mapping[str, Any], seed: int) -> Task:
@@ -173,7 +197,7 @@ MAKERS: dict[str, Callable[[str, Mapping[str, Any], int], Task]] = {
     "denoise": _constant(problems.denoise),
     "inpaint": _inpaint,
     "deblur": _deblur,
-    "motion-deblur": _constant(problems.motion_deblur, "length", "angle", "boundary"),
+    "motion-deblur": _motion_deblur,
     "superres": _superres,
     "colourise": _colourise,
     "dejpeg": _constant(problems.dejpeg, "quality"),
@@ -185,11 +209,7 @@ MAKERS: dict[str, Callable[[str, Mapping[str, Any], int], Task]] = {
 def _own(name: str) -> Task:
     own = restoration_operator.load(name)
 
-    def operator(shape: Shape) -> Operator:
-        restoration_operator.check(own, shape)
-        return own.operator
-
-    return Task(name, {}, operator, _known, {} if own.digest is None else {"operator": own.digest})
+    return Task(name, {}, own.checked, _known, {} if own.digest is None else {"operator": own.digest})
 
 
 def _digest(file: str) -> str:

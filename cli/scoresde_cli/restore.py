@@ -9,14 +9,18 @@ import click
 
 from scoresde_cli import names, restoration_options
 from scoresde_cli.options import (
-    SEEDS,
     Choice,
     Command,
+    aligned,
+    average_option,
+    batch_size_option,
     device_options,
     examples,
     given,
     option,
+    overwrite_option,
     same_command,
+    seed_option,
 )
 
 D = names.TASK_DEFAULTS
@@ -35,13 +39,12 @@ def list_methods(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         )
         for name, facts in names.METHODS.items()
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if row is not head:
-            facts = names.METHODS[row[0]]
-            click.echo(f"    {facts.about}")
-            click.echo(f"    exact: {facts.exact or 'never'}; tuning: {facts.tuning}")
+    title, *lines = aligned(head, rows)
+    click.echo(title)
+    for line, facts in zip(lines, names.METHODS.values(), strict=True):
+        click.echo(line)
+        click.echo(f"    {facts.about}")
+        click.echo(f"    exact: {facts.exact or 'never'}; tuning: {facts.tuning}")
     click.echo(
         "\nA: the measurements it is for: the identity, which is noise alone, masks, linear ones, those with a fast "
         "SVD, or any.\nEvaluations and gradients of the network for a sample in a step, and steps by default. Exact: "
@@ -64,9 +67,7 @@ def list_methods(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     ),
 )
 @click.argument("model", metavar="RUN")
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(dir_okay=False, exists=True, path_type=Path)
-)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @option(
     "--task",
     type=Choice(names.TASKS),
@@ -217,26 +218,16 @@ def list_methods(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     section=WHICH,
     help="Posterior samples of each IMAGE; from 19 on the coverage is that of 90 % intervals.",
 )
-@option("--seed", type=SEEDS, default=0, metavar="INTEGER", section=WHICH, help="Of all noise, from 0.")
-@option(
-    "--average",
-    metavar="INDEX|raw",
-    section=WHICH,
-    help="Which moving average of the weights, or raw weights [default: 0].",
-)
+@seed_option(WHICH)
+@average_option(WHICH)
 @option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     section=WHERE,
     help="Folder; of several pictures, each has its own inside [default: RUN/restored/IMAGE-TASK-METHOD-...].",
 )
-@option("--overwrite", is_flag=True, section=WHERE, help="Replace what was made with other settings.")
-@option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=names.DRAWS,
-    help="Samples computed at once; the last batch is filled up, so that it changes no sample.",
-)
+@overwrite_option(WHERE)
+@batch_size_option(names.DRAWS)
 @device_options
 @click.pass_context
 def restore(
@@ -272,10 +263,12 @@ def restore(
     The folder is printed.
     """
     options = given(ctx, task_options)
+    restoration_options.check_images(images)
     restoration_options.check_task(task, operator, options, simulate)
     restoration_options.check_sigma(sigma, simulate)
     if task is not None:
         method = method or names.DEFAULT_METHODS[task]
+        restoration_options.check_fits(method, task)
     if method is not None:
         restoration_options.check_method(method, solver, particles, twist)
 

@@ -10,11 +10,13 @@ from typing import Any
 from scoresde.linalg import Operator
 from scoresde_cli import devices, models, names, restoration_methods, restoration_tasks, stopping
 from scoresde_cli import restoration_metrics as metrics
+from scoresde_cli.models import Model
 from scoresde_cli.progress import say
 from scoresde_cli.restoration_drawing import restore_one
 from scoresde_cli.restoration_folder import METRICS, write_json
 from scoresde_cli.restoration_problem import prepare, rehearse
 from scoresde_cli.restoration_setting import Setting, Wish
+from scoresde_cli.restoration_tasks import Task
 
 
 def restore(
@@ -36,7 +38,9 @@ def restore(
         NumericalError: values that are not finite; OSError: a file that cannot be written.
         Interrupted: by a signal; what was written stays.
     """
-    setting = _setting(source, wish, average, device_name, threads)
+    device = devices.choose(device_name, threads)
+    task = restoration_tasks.make(wish.task, wish.operator, wish.options, wish.seed)
+    setting = choose(models.open_model(source, average, {}, device), task, wish)
     _look_at_all(setting, images)
     folders = _folders(setting, images, out)
     found: dict[str, dict[str, Any]] = {}
@@ -63,14 +67,16 @@ def _tell(setting: Setting, operator: Operator, which: str, result: dict[str, An
         exact = restoration_methods.exact_for(operator)
         say(
             f"Note: {setting.plan.name} is not asymptotically exact: more steps do not bring its samples to the "
-            f"posterior; {', '.join(exact)} do in a limit, see --list-methods"
+            f"posterior. In a limit these do: {', '.join(exact)}; see --list-methods"
         )
 
 
-def _setting(source: str, wish: Wish, average: str | None, device_name: str, threads: int | None) -> Setting:
-    device = devices.choose(device_name, threads)
-    task = restoration_tasks.make(wish.task, wish.operator, wish.options, wish.seed)
-    model = models.open_model(source, average, {}, device)
+def choose(model: Model, task: Task, wish: Wish) -> Setting:
+    """The method that is wished for, or else the one for this model and task.
+
+    Raises:
+        UsageError: they do not go together, or an option that the method does not take.
+    """
     task.check_space(model.space)
     name = wish.method
     if name is None:

@@ -10,15 +10,19 @@ import click
 from scoresde_cli import names
 from scoresde_cli.ids import Ids, Stops, Times
 from scoresde_cli.options import (
-    SEEDS,
     Choice,
     Command,
+    aligned,
+    average_option,
+    batch_size_option,
     device_options,
     examples,
     given,
     option,
+    overwrite_option,
     process_options,
     same_command,
+    seed_option,
 )
 
 SOLVER, WHICH, WHERE, SPEED = "Solver", "Which samples", "Where to", "Speed"
@@ -35,12 +39,11 @@ def list_solvers(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         (name, facts.order, facts.evaluations, facts.noise, facts.grid, " ".join(own_options(facts)) or "-")
         for name, facts in names.SOLVERS.items()
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    below = ["", *(facts.about + (f"; needs {facts.needs}" if facts.needs else "") for facts in names.SOLVERS.values())]
-    for row, about in zip((head, *rows), below, strict=True):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if about:
-            click.echo(f"    {about}")
+    title, *lines = aligned(head, rows)
+    click.echo(title)
+    for line, facts in zip(lines, names.SOLVERS.values(), strict=True):
+        click.echo(line)
+        click.echo(f"    {facts.about}" + (f"; needs {facts.needs}" if facts.needs else ""))
     adaptive = [name for name, facts in names.SOLVERS.items() if not {*names.FIXED} & {*facts.options}]
     click.echo(
         "\nOrder in the step size (with noise: of the law) and evaluations of the network a step, by default.\n"
@@ -178,7 +181,7 @@ def own_options(facts: names.SolverFacts) -> list[str]:
 @option(
     "--seeds", type=Ids(), metavar="0-63,70", section=WHICH, help="Which, instead of 0 to n-1; each is always the same."
 )
-@option("--seed", type=SEEDS, default=0, metavar="INTEGER", section=WHICH, help="Of all noise, from 0.")
+@seed_option(WHICH)
 @option(
     "--interpolate",
     type=Stops(),
@@ -192,12 +195,7 @@ def own_options(facts: names.SolverFacts) -> list[str]:
     section=WHICH,
     help=f"Of --interpolate: from one sample to the next, both included [default: {names.DEFAULT_FRAMES}].",
 )
-@option(
-    "--average",
-    metavar="INDEX|raw",
-    section=WHICH,
-    help="Which moving average of the weights, or raw weights [default: 0].",
-)
+@average_option(WHICH)
 @process_options("Forward process of gmm:NAME")
 @option(
     "--out",
@@ -205,7 +203,7 @@ def own_options(facts: names.SolverFacts) -> list[str]:
     section=WHERE,
     help="Folder [default: RUN/samples/SOLVER-STEPS-seedSEED].",
 )
-@option("--overwrite", is_flag=True, section=WHERE, help="Replace samples made with other settings.")
+@overwrite_option(WHERE)
 @option(
     "--precision",
     type=Choice(names.PRECISIONS),
@@ -226,12 +224,7 @@ def own_options(facts: names.SolverFacts) -> list[str]:
     section=SPEED,
     help="On a GPU: record the kernels of all steps once, and replay them for each batch (not measured).",
 )
-@option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=32,
-    help="Samples computed at once; the last batch is filled up, so that it changes no sample.",
-)
+@batch_size_option(32)
 @device_options
 @click.pass_context
 def sample(

@@ -10,7 +10,9 @@ from scoresde.inverse.drawing import equally_weighted, posterior_draws, restore
 from scoresde.inverse.guided import Guided, GuidedDenoiser, Twisted, TwistedDenoiser
 from scoresde.inverse.mcgdiff import MCGDiff
 from scoresde.inverse.measurement import GaussianMeasurement
-from scoresde.inverse.measurement_sde import MeasurementPath, MeasurementSDE, MixturePosterior, lift, pushforward
+from scoresde.inverse.measurement_path import MeasurementPath
+from scoresde.inverse.measurement_sde import MeasurementSDE, lift
+from scoresde.inverse.mixture_posterior import MixturePosterior, pushforward
 from scoresde.inverse.mmps import MMPS
 from scoresde.inverse.pigdm import PiGDM
 from scoresde.inverse.problem import Draws, Method, Problem, Run

@@ -19,23 +19,16 @@ which is the same at low noise, and does not exceed the spread of the data at hi
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from scoresde import grids
 from scoresde._tensors import combine
-from scoresde.denoisers import Denoiser
 from scoresde.inverse.langevin import likelihood_step
 from scoresde.inverse.levels import spread
 from scoresde.inverse.problem import Draws, Method, Problem, Run, check_finite
 from scoresde.reverse import prior_sample
 from scoresde.sampling import solve
 from scoresde.solvers import UniPC
-
-SPREAD = 1.6  # of the grid of a descent, as of `grids.logistic`
 
 
 @dataclass(frozen=True)
@@ -68,28 +61,15 @@ class DAPS(Method):
         denoiser = problem.denoiser
         times = run.grid(problem, grids.GEOMETRIC).tolist()
         noise, likelihood = run.noise(problem), likelihood_step(problem, run, self.langevin_steps)
-        solver = UniPC()
+        solver, cleanest = UniPC(), denoiser.max_log_snr
         flow = solver.reverse(denoiser)
         x = prior_sample(denoiser.sde, noise.start(), times[0])
         for k, (t, s) in enumerate(itertools.pairwise(times)):
             now, then = denoiser.sde.at(t), denoiser.sde.at(s)
-            x0 = solve(flow, solver, descent(denoiser, t, self.flow_steps), x, noise)
+            down = grids.descent(denoiser.sde, t, self.flow_steps, max_log_snr=cleanest)
+            x0 = solve(flow, solver, down, x, noise)
             x0 = likelihood.draw(x0, spread(now, denoiser.data_std), x0, k)
             x = combine(then.alpha, x0, then.sigma, noise.at(k, t, s)())
             check_finite(x, self, t, s)
             run.on_step()
         return Draws(x, diagnostics=likelihood.diagnostics())
-
-
-def descent(denoiser: Denoiser, t: float, steps: int, spread: float = SPREAD) -> Tensor:
-    """Times from t to 0, (steps + 1,) float64, spaced as those of `grids.logistic` are over all of [0, 1].
-
-    Equal steps of v = 1 / (1 + (alpha / sigma)^(1 / spread)); the last time above 0 is no cleaner than the denoiser
-    may be asked about, so that there are fewer steps where t is.
-    """
-    sde = denoiser.sde
-    top, low = (1.0 / (1.0 + math.exp(0.5 * c / spread)) for c in (float(sde.log_snr(t)), denoiser.max_log_snr))
-    v = top * torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)[1:-1]
-    v = v.clamp_min(low).unique().flip(0)
-    log_snr = -2.0 * spread * torch.logit(v[v < top])
-    return torch.cat([torch.tensor([t], dtype=torch.float64), sde.time_of_log_snr(log_snr), torch.zeros(1).double()])

@@ -1,9 +1,19 @@
 r"""Diffusion posterior sampling (Chung et al., ICLR 2023): the gradient of the misfit of xhat0.
 
-    E[x0 | x_t, y] = xhat0 + (sigma^2 / alpha) grad_x log N(y; A(xhat0), noise_std^2 I)     (DPS 16), `LikelihoodScale`
+    E[x0 | x_t, y] = xhat0 + (sigma^2 / alpha) grad_x log N(y; A(xhat0), noise_std^2 I)     (DPS 16)
+                   = xhat0 + C_t v,      v = (dA/dx0)' r / noise_std^2,   r = y - A(xhat0)
 
-takes X_0 for certain given x_t, so that it trusts y far too much where sigma is large. What is published as an
-algorithm (DPS, algorithm 1) is another thing, `PublishedScale`: after each ancestral step of a DDPM chain,
+takes X_0 for certain given x_t, so that it trusts y far too much where sigma is large: the push overshoots, by C_t over
+noise_std^2, and its samples explode. `LikelihoodScale` goes the same way, but not as far,
+
+    xhat0 + tau C_t v,      tau = q / (q + |v' C_t v|),      q = |r|^2 / noise_std^2
+
+which is the first step of conjugate gradients on (noise_std^2 I + J C_t J') u = r, J = dA/dx0: a coarse MMPS, at the
+price of DPS and for any A. For one observation and a Gaussian prior it is exact. (A covariance has v' C_t v >= 0. What
+a network has in its place may not: taken for 0 it would free the push.)
+
+What is published as an algorithm (DPS, algorithm 1) is another thing, `PublishedScale`: after each ancestral step of a
+DDPM chain,
 
     x_{k-1}  <-  x_{k-1} - zeta grad_{x_k} |y - A(xhat0(x_k))|
 
@@ -26,6 +36,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -44,12 +55,16 @@ CHAIN = VP()  # beta_k from 1e-4 to 0.02 when K = 1000, as of Ho et al.
 TINY = 1e-30  # sigma^2 = 0 at t = 0, where C_t = 0
 
 
+Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""u -> v = (dA/dx0)' u and C_t v, (B, *) of y to (B, *) of x."""
+
+
 class Scale(abc.ABC):
     """How far the misfit pushes."""
 
     @abc.abstractmethod
-    def weigh(self, residual: Tensor, noise_std: Tensor, t: Level) -> Tensor:
-        """v in E[x0 | x_t, y] = xhat0 + C_t (dA/dx0)' v, from the residual y - A(xhat0); both (B, *)."""
+    def push(self, residual: Tensor, noise_std: Tensor, t: Level, pull: Pull) -> Tensor:
+        """E[x0 | x_t, y] - xhat0, (B, *), from the residual y - A(xhat0), (B, *)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +88,11 @@ class PublishedScale(Scale):
         if self.chain < 1:
             raise ValueError(f"chain = {self.chain}; it must be 1 or more")
 
-    def weigh(self, residual: Tensor, noise_std: Tensor, t: Level) -> Tensor:
+    def push(self, residual: Tensor, noise_std: Tensor, t: Level, pull: Pull) -> Tensor:
         norm = flat_sum(residual.square()).sqrt().clamp_min(torch.finfo(residual.dtype).tiny)
         # the gradient in the chain's own variable, x_t / radius
         strength = self.zeta / self._c_0(t) * t.radius * t.alpha / (t.sigma**2 + TINY)
-        return scale(strength, residual / expand(norm, residual))
+        return pull(scale(strength, residual / expand(norm, residual)))[1]
 
     def _c_0(self, t: Level) -> Coefficient:
         """What x0 weighs in the chain's step at this signal-to-noise ratio."""
@@ -88,10 +103,12 @@ class PublishedScale(Scale):
 
 @dataclass(frozen=True)
 class LikelihoodScale(Scale):
-    """log N(y; A(xhat0), noise_std^2 I): nothing to tune, but its pushes are stiff when noise_std is small."""
+    """Up log N(y; A(xhat0), noise_std^2 I), as far as the spread of x0 given x_t allows; nothing to tune."""
 
-    def weigh(self, residual: Tensor, noise_std: Tensor, t: Level) -> Tensor:
-        return residual / noise_std**2
+    def push(self, residual: Tensor, noise_std: Tensor, t: Level, pull: Pull) -> Tensor:
+        v, push = pull(residual / noise_std**2)
+        q, spread = flat_sum((residual / noise_std).square()), flat_sum(v * push).abs()
+        return expand(q / (q + spread).clamp_min(torch.finfo(q.dtype).tiny), push) * push
 
 
 @dataclass(frozen=True)
@@ -99,14 +116,14 @@ class DPS(Guided):
     """DPS, for any differentiable A, linear or not.
 
     A step costs a network call with one vector-Jacobian product of it, and one of A. It is not exact in any limit, not
-    even for Gaussian priors. It needs tuning: zeta, for each task and noise; `LikelihoodScale()` needs none, but many
-    steps where noise_std is small beside the spread of the data, or its samples overshoot.
+    even for Gaussian priors, but for a single observation. It needs no tuning when noise_std is known; as published,
+    with `PublishedScale(zeta)`, it needs zeta for each task and noise.
 
     Args:
-        scale: `PublishedScale(zeta)` or `LikelihoodScale()`.
+        scale: `LikelihoodScale()` or `PublishedScale(zeta)`.
     """
 
-    scale: Scale = field(default_factory=PublishedScale)
+    scale: Scale = field(default_factory=LikelihoodScale)
 
     default_solver: ClassVar[Solver[Reverse]] = ERSDE()  # steadier here than solvers with all the noise
 
@@ -123,5 +140,9 @@ class DPSDenoiser(GuidedDenoiser):
 
     def guided_x0(self, x: Tensor, t: Level) -> Tensor:
         A, (x0, covariance) = self.problem.operator, self.estimate(x, t)
-        v = self.choices.scale.weigh(self.problem.y - A(x0), self.problem.noise_std, t)
-        return x0 + covariance(A.pullback(x0, v))
+
+        def pull(u: Tensor) -> tuple[Tensor, Tensor]:
+            v = A.pullback(x0, u)
+            return v, covariance(v)
+
+        return x0 + self.choices.scale.push(self.problem.y - A(x0), self.problem.noise_std, t, pull)

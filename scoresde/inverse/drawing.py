@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -19,39 +21,24 @@ from scoresde.sde import SDE
 from scoresde.solvers import Solver
 
 
-def restore(
-    denoiser: Denoiser,
-    measurement: GaussianMeasurement,
-    y: Tensor,
-    *,
-    method: Method | None = None,
-    solver: Solver[Reverse] | Solver[SDE] | None = None,
-    steps: int | None = None,
-    times: Tensor | Sequence[float] | None = None,
-    n: int | None = None,
-    ids: Sequence[int] | Tensor | None = None,
-    seed: int = 0,
-    batch_size: int | None = None,
-    shape: Sequence[int] | None = None,
-    on_step: Callable[[], None] | None = None,
-) -> Tensor:
+class Choices(TypedDict, total=False):
+    """The keyword arguments of `posterior_draws`, for what hands them on."""
+
+    method: Method | None
+    solver: Solver[Reverse] | Solver[SDE] | None
+    steps: int | None
+    times: Tensor | Sequence[float] | None
+    n: int | None
+    ids: Sequence[int] | Tensor | None
+    seed: int
+    batch_size: int | None
+    shape: Sequence[int] | None
+    on_step: Callable[[], None] | None
+
+
+def restore(denoiser: Denoiser, measurement: GaussianMeasurement, y: Tensor, **choices: Unpack[Choices]) -> Tensor:
     """Equally weighted draws of x given y: (n, *). Arguments and errors as for `posterior_draws`."""
-    draws = posterior_draws(
-        denoiser,
-        measurement,
-        y,
-        method=method,
-        solver=solver,
-        steps=steps,
-        times=times,
-        n=n,
-        ids=ids,
-        seed=seed,
-        batch_size=batch_size,
-        shape=shape,
-        on_step=on_step,
-    )
-    return equally_weighted(draws, seed)
+    return equally_weighted(posterior_draws(denoiser, measurement, y, **choices), choices.get("seed", 0))
 
 
 @torch.no_grad()
@@ -129,9 +116,8 @@ def _in_batches(method: Method, problem: Problem, run: Run) -> Draws:
     for start in range(0, count, size):
         rows = torch.arange(start, start + size)
         rows = torch.where(rows < count, rows, start)
-        y = problem.y if len(problem.y) == 1 else problem.y[rows]
-        batch = Problem(problem.denoiser, problem.measurement, y, problem.shape)
-        part = method.draw(batch, Run(run.ids[rows], run.seed, run.steps, run.times, run.solver, size, run.on_step))
+        batch = problem if len(problem.y) == 1 else replace(problem, y=problem.y[rows])
+        part = method.draw(batch, replace(run, ids=run.ids[rows]))
         parts.append((part, min(size, count - start)))
     first = parts[0][0]
     return Draws(torch.cat([part.x[:keep] for part, keep in parts]), diagnostics=first.diagnostics)

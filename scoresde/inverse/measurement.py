@@ -11,6 +11,9 @@ from torch import Tensor
 from scoresde._tensors import flat_sum
 from scoresde.linalg import Operator
 from scoresde.linalg.base import Shape
+from scoresde.noise import normal
+
+STREAM = (1 << 31) + 3  # of the noise of a measurement, off those of whatever restores it with the same seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +51,9 @@ class GaussianMeasurement:
         return torch.as_tensor(self.noise_std, dtype=torch.float64).to(like)
 
     def simulate(self, x: Tensor, seed: int = 0) -> Tensor:
-        """A draw of y given x, (B, *)."""
+        """A draw of y given x, (B, *); the noise of row i is a function of (seed, i), with seed in [0, 2^64)."""
         clean = self.operator(x)
-        z = torch.randn(clean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        z = normal(seed, torch.arange(len(clean)), tuple(clean.shape[1:]), stream=STREAM, dtype=torch.float64)
         return clean + self.std(clean) * z.to(clean)
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ from scoresde.linalg import (
     Quantise,
     Radon,
     SeparableBlur,
-    cartesian_lines,
     gaussian_taps,
     motion_kernel,
 )
@@ -156,9 +155,8 @@ def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
     if not 0 < keep <= 1:
         raise ValueError(f"keep = {keep}; it must lie in (0, 1]")
     pixels = height * width
-    order = uniform(seed, torch.zeros(1, dtype=torch.int64), (pixels,), dtype=torch.float64)[0].argsort()
     mask = torch.zeros(pixels, dtype=torch.bool)
-    mask[order[: max(1, round(keep * pixels))]] = True
+    mask[_shuffled(pixels, seed)[: max(1, round(keep * pixels))]] = True
     return mask.reshape(height, width)
 
 
@@ -191,12 +189,15 @@ def text_mask(height: int, width: int, text: str = "scoresde", size: int | None 
 
 
 def cartesian_mask(height: int, width: int, acceleration: float = 4.0, centre: float = 0.08, seed: int = 0) -> Tensor:
-    """Frequencies of accelerated MRI (Zbontar et al. 2018): whole columns, (H, W) as `cartesian_lines` has them.
+    """Frequencies of accelerated MRI (Zbontar et al. 2018), (H, W) for `mri`, in the order of `torch.fft.fft2`.
+
+    Whole columns, as of a scanner that encodes phase along the width: round(W / acceleration) of them, one at least.
 
     Args:
         acceleration: one column in so many is measured, >= 1.
         centre: share of the columns, those of the lowest frequencies, that are measured in any case, in [0, 1]; the
             others are chosen at random.
+        seed: of that choice, in [0, 2^64).
 
     Raises:
         ValueError: values out of range, or a centre that is more than all that is measured.
@@ -205,8 +206,18 @@ def cartesian_mask(height: int, width: int, acceleration: float = 4.0, centre: f
         raise ValueError(f"acceleration = {acceleration}; it must be 1 or more")
     if not 0 <= centre <= 1 / acceleration:
         raise ValueError(f"centre = {centre}; it must lie in [0, {1 / acceleration:g}], the share that is measured")
-    share = 1 / acceleration
-    return cartesian_lines(height, width, share, min(round(centre * width), max(1, round(share * width))), seed)
+    count = max(1, round(width / acceleration))
+    low = min(round(centre * width), count)
+    by_frequency = torch.fft.fftfreq(width).abs().argsort(stable=True)
+    others = by_frequency[low:][_shuffled(width - low, seed)]
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[:, torch.cat([by_frequency[:low], others[: count - low]])] = True
+    return mask
+
+
+def _shuffled(n: int, seed: int) -> Tensor:
+    """0 to n - 1 in random order."""
+    return uniform(seed, torch.zeros(1, dtype=torch.int64), (n,), dtype=torch.float64)[0].argsort()
 
 
 # files
@@ -216,7 +227,7 @@ def read_mask(path: str | Path, height: int, width: int) -> Tensor:
     """A mask from a picture (bright is kept) or a .npy file (True, or not 0, is kept), (H, W).
 
     Raises:
-        DataError: it cannot be read, is of another size, or holds more than two values (.npy).
+        DataError: it cannot be read, is of another size, keeps nothing, or holds more than two values (.npy).
     """
     path = Path(path)
     array = _one(path) if path.suffix.lower() in READERS else read_image(path, 1)[0]
@@ -225,12 +236,18 @@ def read_mask(path: str | Path, height: int, width: int) -> Tensor:
             f"{path}: the mask has the shape {array.shape} and the picture {(height, width)}; cut it to this size, or "
             "draw it anew: a mask is never resized"
         )
-    if path.suffix.lower() not in READERS:
-        return torch.from_numpy(array > full_scale(array) / 2)
-    values = np.unique(array)
-    if len(values) > 2:
-        raise DataError(f"{path}: holds {len(values)} values from {values[0]:g} to {values[-1]:g}; a mask has two")
-    return torch.from_numpy(array != 0)
+    if path.suffix.lower() in READERS:
+        values = np.unique(array)
+        if len(values) > 2:
+            raise DataError(f"{path}: holds {len(values)} values from {values[0]:g} to {values[-1]:g}; a mask has two")
+        kept = array != 0
+    else:
+        kept = array > full_scale(array) / 2
+    if not kept.any():
+        raise DataError(
+            f"{path}: keeps nothing; in a mask what is kept is white, or 1, and what is missing black, or 0"
+        )
+    return torch.from_numpy(kept)
 
 
 def read_kernel(path: str | Path, *, normalise: bool = False) -> Tensor:
@@ -261,7 +278,7 @@ def read_kernel(path: str | Path, *, normalise: bool = False) -> Tensor:
     elif abs(total - 1) > KERNEL_SUM:
         raise DataError(
             f"{path}: the kernel sums to {total:.8g}; a blur keeps the brightness, with a sum of 1: divide it by its "
-            "sum (normalise=True)"
+            "sum and save it again, or in Python say read_kernel(..., normalise=True)"
         )
     return torch.from_numpy(kernel)
 

@@ -17,6 +17,9 @@ class Chain(Operator):
     outer: Operator
     inner: Operator
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "differentiable", self.outer.differentiable and self.inner.differentiable)
+
     def __repr__(self) -> str:
         return f"({self.outer} @ {self.inner})"
 

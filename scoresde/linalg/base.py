@@ -28,9 +28,12 @@ class Operator(abc.ABC):
 
     Attributes:
         linear: whether it is a `LinearOperator`.
+        differentiable: whether `pullback` gives its derivative; where it does not, it may give another direction, or
+            raise a ValueError.
     """
 
     linear: ClassVar[bool] = False
+    differentiable: bool = True
 
     @abc.abstractmethod
     def __call__(self, x: Tensor) -> Tensor:

@@ -62,28 +62,3 @@ class Fourier(LinearOperator):
         m = self.mask.double()
         mirrored = m.flip(0, 1).roll((1, 1), (0, 1))  # m_-k
         return SVD(self, (0.5 * (m + mirrored)).sqrt().expand(shape), hartley, hartley)
-
-
-def cartesian_lines(height: int, width: int, share: float, centre: int = 0, seed: int = 0) -> Tensor:
-    """A mask (H, W) for `Fourier` that keeps whole columns, as a scanner does that encodes phase along the width.
-
-    Args:
-        share: of the lines, in (0, 1]: round(share width) of them are kept, one at least.
-        centre: lines of the lowest frequencies that are always kept, and count.
-        seed: of the choice of the others.
-
-    Raises:
-        ValueError: a share outside (0, 1], or more lines in the centre than are kept in all.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share = {share}; it must lie in (0, 1]")
-    count = max(1, round(share * width))
-    if not 0 <= centre <= count:
-        raise ValueError(f"centre = {centre} lines; of {width} lines {count} are kept, so it must lie in 0..{count}")
-    by_frequency = torch.fft.fftfreq(width).abs().argsort(stable=True)
-    others = by_frequency[centre:]
-    drawn = others[torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[: count - centre]]
-    mask = torch.zeros(height, width, dtype=torch.bool)
-    mask[:, by_frequency[:centre]] = True
-    mask[:, drawn] = True
-    return mask

@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scoresde.linalg.base import Operator, Shape
-from scoresde.linalg.checking import _check_map
+from scoresde.linalg.base import Operator
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class PhaseRetrieval(Operator):
 
 class StraightThrough(Operator):
     """An operator that rounds, whose pullback is that of the identity; also where autograd sees through it."""
+
+    differentiable = False
 
     @abc.abstractmethod
     def rounded(self, x: Tensor) -> Tensor:
@@ -230,75 +231,16 @@ class Callable(Operator):
 
     def pullback(self, x: Tensor, v: Tensor) -> Tensor:
         if not self.differentiable:
-            raise ValueError(f"{self} is not differentiable; take a method that needs no gradient of A")
+            raise ValueError(f"{self} is not differentiable; take a method that needs no gradient of A, such as DAPS")
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             y = self(x)
             if not y.requires_grad:
                 raise ValueError(
-                    f"autograd does not see through {self}; write it in torch, or say differentiable=False and take a "
-                    "method that needs no gradient of A"
+                    f"autograd does not see through {self}; write it in torch, or say Callable(..., "
+                    "differentiable=False) and take a method that needs no gradient of A, such as DAPS"
                 )
             return torch.autograd.grad((y * v).sum(), x)[0]
-
-
-def check_function(
-    operator: Operator,
-    shape: Shape,
-    *,
-    gradient: bool = True,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-) -> None:
-    """Try an operator on three samples of `shape`, uniform on [0, 1], and refuse it with the figure when it is wrong.
-
-    This is `check_operator` on the values of pictures, and with the gradient.
-
-    Args:
-        gradient: also compare its pullback with central differences; False where there is none, or only a straight
-            through one.
-        dtype: float64, where the gradient is checked to 1 %; or float32, for a function that holds float32 weights,
-            where it is to 28 %.
-
-    Raises:
-        ValueError: A changes its input; A(x) is not finite, has another number of samples or type; a sample depends on
-            its companions or on chance; the pullback is not the gradient.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(3, *shape, dtype=dtype, generator=generator)
-    given = x.clone()
-    operator(given)
-    if not torch.equal(x, given):
-        raise ValueError(f"{operator} changes its input, by {(x - given).abs().max():.3g}; it must leave it alone")
-    y = _check_map(operator, f"{operator}", x)
-    if gradient:
-        _check_gradient(operator, x, y.shape, generator)
-
-
-def _check_gradient(operator: Operator, x: Tensor, y_shape: torch.Size, generator: torch.Generator) -> None:
-    """<(dA/dx)' v, w> against <(A(x + h w) - A(x - h w)) / 2 h, v>, for a few random v and w."""
-    h = torch.finfo(x.dtype).eps ** (1 / 3)
-    pulled, differences = [], []
-    for _ in range(4):
-        v = torch.randn(y_shape, dtype=x.dtype, generator=generator)
-        w = torch.randn(x.shape, dtype=x.dtype, generator=generator)
-        slope = operator.pullback(x, v)
-        if slope.shape != x.shape or not bool(slope.isfinite().all()):
-            raise ValueError(
-                f"{operator}: the pullback has shape {tuple(slope.shape)} and {int((~slope.isfinite()).sum())} values "
-                f"that are not finite; it must be finite, of shape {tuple(x.shape)}"
-            )
-        change = (operator(x + h * w) - operator(x - h * w)) / (2 * h)
-        pulled.append((slope * w).flatten(1).sum(1))
-        differences.append((change * v).flatten(1).sum(1))
-    a, b = torch.cat(pulled), torch.cat(differences)
-    error = (a - b).norm() / torch.maximum(a.norm(), b.norm()).clamp_min(1e-300)
-    # where A has a kink, as a clip has, the difference straddles it for a share h of the entries
-    if not error <= 4 * h**0.5:
-        raise ValueError(
-            f"{operator}: the pullback differs from central differences by {100 * error:.3g} %; correct it, or say "
-            "that there is no gradient"
-        )
 
 
 def _check_range(low: float, high: float) -> None:

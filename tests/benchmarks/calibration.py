@@ -26,8 +26,17 @@ from torch import Tensor
 
 import scoresde as sd
 from scoresde import inverse, metrics
-from scoresde.inverse import Draws, GaussianMeasurement, Method, Problem, Run, posterior_draws, restore
-from scoresde.inverse.measurement_sde import MeasurementSDE, MixturePosterior
+from scoresde.inverse import (
+    Draws,
+    GaussianMeasurement,
+    MeasurementSDE,
+    Method,
+    MixturePosterior,
+    Problem,
+    Run,
+    posterior_draws,
+    restore,
+)
 from scoresde.linalg import Dense
 
 LAW = sd.GaussianMixture(
