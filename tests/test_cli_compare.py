@@ -27,6 +27,7 @@ from scoresde.processes import VP
 from scoresde.solvers import UniPC
 from scoresde_cli import (
     comparison_cells,
+    comparison_kernels,
     comparison_paths,
     comparison_report,
     comparison_study,
@@ -52,7 +53,11 @@ def rows(folder: Path | str = "compare/gmm-uneven") -> dict[str, dict[str, Any]]
 def small(patch: pytest.MonkeyPatch) -> None:
     """Few fine steps, and few on the way: what they are does not matter here."""
     patch.setattr(comparison_paths, "FINE", {"exact": 20, "other": 20})
+    patch.setattr(comparison_paths, "COUNT", {"exact": 20, "other": 20})
     patch.setattr(comparison_way, "STEPS", 10)
+    patch.setattr(comparison_way, "POINTS", 20)
+    patch.setattr(comparison_kernels, "COUNTS", (3,))
+    patch.setattr(comparison_kernels, "PATHS", 20)
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +232,7 @@ def test_another_checkpoint_is_another_model(call: Call, moons: Path, drawn: lis
     assert rows(moons / "compare")["unipc, 3 steps"]["values"] != first
 
 
-MANY = ("compare", "gmm:uneven", "--solvers", "ancestral", "--steps", 20, "-n", 500, "--seeds", "0-29")
+MANY = ("compare", "gmm:uneven", "--solvers", "ancestral", "--steps", 20, "-n", 500, "--seeds", "0-19")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -267,9 +272,9 @@ def test_ctrl_c_in_a_terminal(call: Call, drawn: list[Any]) -> None:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, "Traceback" in err) == (130, "", False)
     kept = len(list(Path().glob("compare/gmm-uneven/cells/ancestral*.json")))
-    assert 1 <= kept < 30
+    assert 1 <= kept < 20
     assert call(*MANY)[0] == 0
-    assert len(drawn) == 30 - kept
+    assert len(drawn) == 20 - kept
 
 
 def test_a_full_disk_ends_with_73_and_keeps_what_was_there(

@@ -33,6 +33,7 @@ ROWS = [
 def test_the_front_has_what_nothing_as_cheap_beats() -> None:
     assert [r.label for r in pareto(ROWS)] == ["dpm-10", "dpm-20", "dpm-50"]
     assert [r.label for r in pareto([row("a", 10, 1.0), row("b", 10, 0.9), failed("c", 5)])] == ["b-10"]
+    assert [r.label for r in pareto([row("a", 10, 1.0), row("b", 20, 1.0)])] == ["a-10"]
     assert pareto([failed("c", 5)]) == []
 
 

@@ -73,6 +73,13 @@ def test_a_ratio_of_symmetric_intervals_is_fiellers() -> None:
     assert found.low < found.value < found.high
 
 
+def test_a_ratio_takes_from_lopsided_intervals_the_ends_that_matter() -> None:
+    found = ratio(Estimate(3.0, 3.0, 3.0), Estimate(1.0, 1.0, 1.5))
+    assert (found.low, found.high) == pytest.approx((2.0, 3.0), rel=1e-12)
+    found = ratio(Estimate(3.0, 2.0, 3.0), Estimate(1.0, 0.5, 1.0))
+    assert (found.low, found.high) == pytest.approx((2.0, 6.0), rel=1e-12)
+
+
 @pytest.mark.parametrize(("seeds", "floors"), [(3, 3), (5, 5), (5, 20)])
 def test_the_interval_of_a_ratio_holds_it_in_95_percent_or_more(seeds: int, floors: int) -> None:
     count = 2000

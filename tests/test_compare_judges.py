@@ -16,6 +16,7 @@ from scoresde.compare import (
     MixtureJudge,
     ReferenceJudge,
     array_features,
+    data_judge,
     difference,
     memorisation,
     mixture_judge,
@@ -23,7 +24,7 @@ from scoresde.compare import (
     over_seeds,
 )
 
-N, SEEDS = 1000, range(8)
+N, SEEDS = 500, range(6)
 LAW = sd.GaussianMixture([0.5, 0.3, 0.2], [[-6.0, 0.0], [0.0, 6.0], [6.0, -2.0]], [[0.5, 0.2], [0.3, 0.3], [0.2, 1.0]])
 MIXTURE = MixtureJudge(LAW)
 
@@ -57,7 +58,12 @@ def test_a_floor_and_a_truth_are_never_one_set(monkeypatch: pytest.MonkeyPatch) 
     asked: list[int] = []
     law = mixture()
     draw = law.sample
-    monkeypatch.setattr(law, "sample", lambda n, seed: (asked.append(seed), draw(n, seed))[1])
+
+    def noted(n: int, seed: int) -> Tensor:
+        asked.append(seed)
+        return draw(n, seed)
+
+    monkeypatch.setattr(law, "sample", noted)
     judge = MixtureJudge(law)
     for seed in (0, 1, 2, mixture_judge.SEEDS - 1):
         judge.floor_values(4, seed)
@@ -78,6 +84,15 @@ def test_wider_modes_read_their_width() -> None:
 def test_a_full_covariance_has_its_width_along_its_axes() -> None:
     law = sd.GaussianMixture([1.0], [[1.0, 2.0]], [[[2.0, 0.99], [0.99, 0.5]]])
     assert abs(MixtureJudge(law).values(exact(0, law), 0)["width"] - 1) < 4 / math.sqrt(4 * N)
+
+
+def test_the_width_of_full_covariances_is_mahalanobis_distance() -> None:
+    law = mixture()
+    x = exact(0, law)
+    z = x - law.means[law.responsibilities(x).argmax(1)]
+    inverse = torch.linalg.inv(law.covariances)[law.responsibilities(x).argmax(1)]
+    by_hand = torch.einsum("bi,bij,bj->b", z, inverse, z).mean() / law.dim
+    assert MixtureJudge(law).values(x, 0)["width"] == pytest.approx(by_hand.sqrt().item(), rel=1e-9)
 
 
 def test_a_shift_reads_its_length_in_spreads() -> None:
@@ -103,7 +118,7 @@ def test_weights_are_a_total_variation() -> None:
 
 
 def test_scaled_samples_have_the_covariance_error_of_the_scale() -> None:
-    x = exact(0, n=20000)
+    x = exact(0, n=4000)
     centre = x.mean(0)
     plain = MIXTURE.values(x, 0)["covariance"]
     assert abs(MIXTURE.values(centre + 2 * (x - centre), 0)["covariance"] - 3) < 4 * plain + 1e-9
@@ -130,17 +145,24 @@ def normals(n: int, seed: int) -> Tensor:
 
 
 DATA = DataJudge(array_features(normals(2000, 0)), normals(500, 1), normals(2000, 0))
-REFERENCE = ReferenceJudge(array_features(normals(2000, 0)), normals(2000, 2))
+REFERENCE = ReferenceJudge(array_features(normals(2000, 0)), normals(1000, 2))
 
 
 @pytest.mark.parametrize("name", ["frechet", "kernel", "sw2"])
 @pytest.mark.parametrize("judge", [DATA, REFERENCE], ids=["data", "reference"])
 def test_new_data_read_the_floor_and_noise_raises_it_in_order(judge: Judge, name: str) -> None:
-    fresh = [normals(400, 10 + seed) for seed in SEEDS]
+    fresh = [normals(300, 10 + seed) for seed in SEEDS]
     value, half = gap(judge, name, fresh)
     assert abs(value) < 1.5 * half
-    rising = [gap(judge, name, [x + noise * normals(400, 50) for x in fresh])[0] for noise in (0.0, 0.7, 1.5)]
+    rising = [gap(judge, name, [x + noise * normals(300, 50) for x in fresh])[0] for noise in (0.0, 0.7, 1.5)]
     assert rising[0] + half < rising[1] < rising[2]
+
+
+def test_of_sorted_held_out_data_a_capped_distance_sees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_judge, "PAIRED", 100)
+    real, train = normals(1000, 1)[:, :1].sort(0).values, normals(2000, 0)[:, :1]
+    floor = DataJudge(array_features(train), real, train).floor_values(500, 0)["kernel"]
+    assert abs(floor) < 1.0  # against the lowest 100 it is over 50
 
 
 def test_a_reference_and_its_floor_share_nothing() -> None:
@@ -151,12 +173,12 @@ def test_a_reference_and_its_floor_share_nothing() -> None:
     assert judge.floor_values(10, 3) != judge.floor_values(10, 4)
 
 
-@pytest.mark.parametrize("judge", [DATA, REFERENCE], ids=["data", "reference"])
-def test_counts_and_shapes_are_refused_early(judge: Judge) -> None:
-    assert judge.most == 1000
+@pytest.mark.parametrize(("judge", "most"), [(DATA, 1000), (REFERENCE, 500)], ids=["data", "reference"])
+def test_counts_and_shapes_are_refused_early(judge: Judge, most: int) -> None:
+    assert judge.most == most
     assert judge.headline_measure.name == "sw2"
-    with pytest.raises(ValueError, match="at most 1000"):
-        judge.floor_values(1001, 0)
+    with pytest.raises(ValueError, match=f"at most {most}"):
+        judge.floor_values(most + 1, 0)
     with pytest.raises(ValueError, match="2 samples or more"):
         judge.values(normals(1, 0), 0)
     with pytest.raises(ValueError, match=r"\(5, 1\); give \(n, 4\)"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from scoresde.metrics import load_features
 from scoresde.recipe import Space
 from scoresde_cli import own_code
 from scoresde_cli.material import Material
-from scoresde_cli.progress import display, say
+from scoresde_cli.progress import counted, say
 
 DIGITS = 12
 
@@ -69,14 +68,20 @@ def _trained(pictures: Tensor, data: str, folder: Path, dry: bool) -> Chosen:
     if net is None and dry:
         net = FeatureNet(shape)
     elif net is None:
-        with display("step of the feature network", STEPS) as show:
-            counter = itertools.count(1)
-            net = learn_features(pictures, on_step=lambda: show.update(next(counter)))
+        with counted("step of the feature network", STEPS) as on_step:
+            net = learn_features(pictures, steps=STEPS, on_step=on_step)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_features(path, net)
     about = f"the features of a small network trained on the data ({path.name})"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    return Chosen(picture_features(net, about), {"features": "trained", "sha256": digest})
+    return Chosen(picture_features(net, about), {"features": "trained", "sha256": _digest(net)})
+
+
+def _digest(net: FeatureNet) -> str:
+    """Of the weights: files of the same weights may differ in the order of their notes."""
+    found = hashlib.sha256()
+    for _, tensor in sorted(net.state_dict().items()):
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> FeatureNet | None:

@@ -215,9 +215,9 @@ def _way(page: Page, facts: Facts) -> None:
     way, space, density = facts.way, facts.study.model.space, facts.study.model.density
     page.section("What one look says, and what is decided when")
     page.text(
-        "At t = 1 the model is asked for x0 once, given noise alone: that is one-shot prediction, in truth the average of "
-        "all that might come. (A network that predicts noise divides its error by alpha(1) there, and may show little "
-        f"else.) Below it, E[x0 | x_t] along an ancestral run of {STEPS} steps, from that noise to the end."
+        "At t = 1 the model is asked for x0 once, given noise alone: that is one-shot prediction, in truth the average "
+        "of all that might come. (A network that predicts noise divides its error by alpha(1) there, and may show "
+        f"little else.) Below it, E[x0 | x_t] along an ancestral run of {STEPS} steps, from there to the end."
     )
     if space.kind == "image":
         page.figure(

@@ -24,7 +24,7 @@ from scoresde_cli.comparison_features import Chosen
 from scoresde_cli.material import Material, open_material
 from scoresde_cli.models import GMM, Model
 from scoresde_cli.pictures import npy_bytes
-from scoresde_cli.progress import display
+from scoresde_cli.progress import counted
 
 EXACT, DATA, REFERENCE = "exact", "data", "reference"
 HELD_OUT = 500  # items at most, whose distances to the training data are a yardstick
@@ -143,15 +143,7 @@ def _reference(
 
 
 def _fine(model: Model, count: int, batch_size: int) -> Tensor:
-    batches = -(-count // batch_size)
-    with display("step of the reference", FINE * batches) as show:
-        done = 0
-
-        def on_step() -> None:
-            nonlocal done
-            done += 1
-            show.update(done)
-
+    with counted("step of the reference", FINE * -(-count // batch_size)) as on_step:
         return sample(
             model.denoiser,
             UniPC(),

@@ -16,7 +16,7 @@ from scoresde_cli.comparison_study import Study
 from scoresde_cli.progress import say
 
 STEPS, LEVELS = 100, 10
-FOLLOWED, SHOWN, SHOWN_POINTS = 32, 8, 400
+FOLLOWED, SHOWN, POINTS = 32, 8, 400
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def follow(study: Study, command: str) -> Way:
         NumericalError: a value that is not finite; OSError: the cell cannot be written.
     """
     plane = study.model.space.shape == (2,)
-    count, shown = (SHOWN_POINTS, SHOWN_POINTS) if plane else (FOLLOWED, SHOWN)
+    count = POINTS if plane else FOLLOWED
+    shown = POINTS if plane else min(SHOWN, FOLLOWED)
     own = {"kind": "way", "seed": study.seeds[0], "steps": STEPS, "levels": LEVELS, "count": count, "shown": shown}
     cells, label = study.cells(), f"way-seed{study.seeds[0]}"
     found = cells.read(label, own)

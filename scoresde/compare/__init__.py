@@ -11,8 +11,8 @@ from scoresde.compare.features import Features, array_features, picture_features
 from scoresde.compare.flow import Flow, FlowErrors, exact_denoiser, exact_flow, flow_errors, starts
 from scoresde.compare.judge import Judge, Measure
 from scoresde.compare.kernels import path_kl, path_kl_by_steps
-from scoresde.compare.neighbours import Memorisation, memorisation, nearest
 from scoresde.compare.mixture_judge import MixtureJudge
+from scoresde.compare.neighbours import Memorisation, memorisation, nearest
 from scoresde.compare.orders import FittedOrder, fitted_order
 
 __all__ = [

@@ -49,8 +49,9 @@ def converged_likelihood(
     """log p(x) by the exact trace, each sample with as many steps as it needs.
 
     The walk is of order 4 and its quadrature better, so that a value that changes by less than a quarter of the
-    tolerance when steps are doubled is nearer than the tolerance to its limit. What a terminal Gaussian is off by is not in it (`terminal.py`: give
-    an exact law itself where it matters). Random probes do not settle: their error is `standard_error`.
+    tolerance when steps are doubled is nearer than the tolerance to its limit. What a terminal Gaussian is off by is
+    not in it (`terminal.py`: give an exact law itself where it matters). Random probes do not settle: their error is
+    `standard_error`.
 
     Args:
         tolerance: in nats.
