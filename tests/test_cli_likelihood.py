@@ -204,11 +204,11 @@ def test_what_is_there_is_shown_again_and_replaced_when_asked(call: Call, monkey
     code, out, _ = call(*words)
     assert code == 0
     before = (place(out) / "results.json").read_bytes()
-    monkeypatch.setattr(DDPM, "weighted_bound", None)
-    code, again, err = call(*words)
+    with monkeypatch.context() as without:
+        without.setattr(DDPM, "weighted_bound", None)
+        code, again, err = call(*words)
     assert (code, again) == (0, out)
     assert "there already; --overwrite" in err
-    monkeypatch.undo()
     code, again, _ = call(*words, "--overwrite")
     assert (code, again) == (0, out)
     assert json.loads(before)["table"] == results(place(out))["table"]
