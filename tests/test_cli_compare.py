@@ -340,6 +340,8 @@ def test_options_and_grids_of_solvers_reach_them(call: Call) -> None:
     named = {
         cell["made_for"]["solver"]["name"]: cell["made_for"]["solver"] for cell in cells(Path("compare/gmm-uneven"))
     }
+    assert "--solvers sa:eta=0.5 --steps 4 --grids karras -n" in found["sa:eta=0.5 on karras, 4 steps"]["command"]
+    assert "--solvers rk45 --tolerances 0.3 -n" in found["rk45, tolerance 0.3"]["command"]
     assert (named["sa"]["eta"], named["dpm"]["order"], named["rk45"]["rtol"]) == (0.5, 3, 0.3)
     assert (
         "sample gmm:uneven --solver sa --steps 4 --eta 0.5 --grid karras"

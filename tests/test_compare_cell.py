@@ -20,10 +20,10 @@ MIB = 2**20
 
 
 class Greedy(sd.Wrapped):
-    """Needs 64 MiB to answer, in pieces that the C library keeps when they are freed."""
+    """Needs 30 MiB to answer, in pieces that the C library keeps when they are freed."""
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
-        room = [torch.ones(2 * MIB) for _ in range(8)]
+        room = [torch.ones(MIB // 40) for _ in range(300)]
         del room
         return self.inner.predict(x, t)
 
@@ -64,10 +64,13 @@ def test_evaluations_of_an_adaptive_solver_are_counted() -> None:
 
 
 def test_steps_are_reported_and_the_network_left_as_it_was_found() -> None:
-    denoiser, calls = gaussian().denoiser(VP).train(), []
-    draw(denoiser, UniPC(), grids.uniform(6), n=5, seed=0, batch_size=3, on_step=lambda: calls.append(1))
-    assert len(calls) == 12
-    assert denoiser.training
+    denoiser = gaussian().denoiser(VP)
+    calls: list[int] = []
+    for training in (True, False):
+        denoiser.train(training)
+        draw(denoiser, UniPC(), grids.uniform(6), n=5, seed=0, batch_size=3, on_step=lambda: calls.append(1))
+        assert denoiser.training == training
+    assert len(calls) == 2 * 12
 
 
 def test_a_solver_that_diverges_says_so() -> None:
@@ -92,9 +95,10 @@ def fresh() -> None:
 
 
 def test_the_peak_of_memory_is_seen_each_time(fresh: None) -> None:
+    torch.ones(5 * MIB)  # freed, it makes glibc keep what is freed later, up to twice its size
     denoiser = Greedy(gaussian().denoiser(VP))
     peaks = [draw(denoiser, UniPC(), grids.uniform(3), n=3, seed=0).peak_bytes for _ in range(3)]
-    assert all(peak is not None and 60 * MIB < peak < 100 * MIB for peak in peaks)
+    assert all(peak is not None and 25 * MIB < peak < 60 * MIB for peak in peaks)
     assert (draw(denoiser.inner, UniPC(), grids.uniform(3), n=3, seed=0).peak_bytes or 0) < 20 * MIB
 
 

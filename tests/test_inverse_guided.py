@@ -26,6 +26,7 @@ from torch import Tensor
 import scoresde as sd
 from scoresde import solvers
 from scoresde.inverse import MMPS, Guided, GuidedDenoiser, Method, Problem, Twisted, TwistedSMC, posterior_draws
+from scoresde.inverse.dps import DPS
 from scoresde.inverse.pigdm import PiGDM
 from scoresde.inverse.tmpd import TMPD
 from scoresde.linalg import Operator
@@ -41,6 +42,7 @@ CLAIMS = {
     "pigdm": (PiGDM(), ISOTROPIC, WIDE),
     "pigdm, tall": (PiGDM(), ISOTROPIC, TALL),
     "tmpd": (TMPD(), DIAGONAL, MASK),
+    "dps, one observation": (DPS(), LAW, sd.operators.Dense(normal(1, 4, seed=3))),
 }
 each_claim = pytest.mark.parametrize("claim", CLAIMS)
 

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from problems import PROCESSES
+from problems import PROCESSES, mixture
 from torch import Tensor, nn
 
 import scoresde as sd
 from scoresde.errors import NumericalError
 from scoresde.likelihood import matched_gaussian
+from scoresde.likelihood.multistep import quadrature
 from scoresde.sde import Level
 
 SEEDS = 300
@@ -44,7 +45,7 @@ def test_defaults_are_within_a_hundredth_of_a_nat_in_64_dimensions() -> None:
 
 @pytest.mark.parametrize("name", ["vp", "ve", "edm", "cosine", "sub-vp", "rectified-flow"])
 def test_a_tolerance_is_met_by_every_sample(name: str) -> None:
-    x = GRID25.sample(64, seed=1)
+    x = GRID25.sample(32, seed=1)
     # its own law at t = 1: of the matched Gaussian, 20 times as wide as the data under VE, 1e-4 nats are left
     found = sd.converged_likelihood(GRID25.denoiser(PROCESSES[name]), x, tolerance=1e-4, terminal=GRID25)
     assert bool(found.settled.all())
@@ -53,10 +54,10 @@ def test_a_tolerance_is_met_by_every_sample(name: str) -> None:
 
 
 def test_samples_take_as_many_steps_as_each_needs() -> None:
-    x = GRID25.sample(6, seed=1)
-    together = sd.converged_likelihood(GRID25.denoiser(sd.VP()), x, tolerance=1e-5, batch_size=1)
+    x = GRID25.sample(4, seed=1)
+    together = sd.converged_likelihood(GRID25.denoiser(sd.VP()), x, tolerance=1e-4, batch_size=1)
     assert len(together.steps.unique()) > 1
-    alone = sd.converged_likelihood(GRID25.denoiser(sd.VP()), x[2:3], tolerance=1e-5, batch_size=1)
+    alone = sd.converged_likelihood(GRID25.denoiser(sd.VP()), x[2:3], tolerance=1e-4, batch_size=1)
     assert alone.nats.item() == together.nats[2].item()
     assert alone.steps.item() == together.steps[2].item()
 
@@ -67,6 +68,27 @@ def test_what_does_not_settle_says_so() -> None:
     assert not bool(found.settled.any())
     assert (found.steps == 40).all()
     assert (found.change > 1e-14).all()
+
+
+@pytest.mark.parametrize("max_log_snr", [8.0, 4.0])
+def test_a_noisier_start_has_the_density_of_data_in_that_noise(max_log_snr: float) -> None:
+    # nothing has died away at that end of the integral, so that the rule's own order shows
+    x, rho = GRID25.sample(64, seed=1), math.exp(-0.5 * max_log_snr)
+    noisy = sd.GaussianMixture(GRID25.weights, GRID25.means, GRID25.eigenvalues + rho**2)
+    for name in ("vp", "sub-vp", "edm"):
+        found = sd.flow_likelihood(GRID25.denoiser(PROCESSES[name]), x, max_log_snr=max_log_snr, terminal=GRID25)
+        assert found.max_log_snr == max_log_snr
+        error = (found.nats - noisy.log_prob(x)).abs()
+        assert error.max() < 1e-3
+        assert error.median() < 5e-6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 12])
+def test_the_quadrature_is_exact_for_polynomials(steps: int) -> None:
+    weights = torch.tensor(quadrature(steps), dtype=torch.float64)
+    k = torch.arange(steps + 1, dtype=torch.float64)
+    for power in range(4 if steps >= 5 else 2):
+        assert (weights * k**power).sum().item() == pytest.approx(steps ** (power + 1) / (power + 1), rel=1e-12)
 
 
 def test_the_order_of_the_walk_shows() -> None:
@@ -89,12 +111,13 @@ def test_densities_transform_as_densities_do() -> None:
 @pytest.mark.parametrize("gaussian", [False, True])
 @pytest.mark.parametrize("follow", [False, True])
 def test_probes_are_unbiased_and_their_standard_error_is_right(gaussian: bool, follow: bool) -> None:
-    x = SKEW.sample(6, seed=3)
+    law = mixture(dim=4)
+    x = law.sample(6, seed=3)
     repeated = x.repeat(SEEDS, 1)  # sample ids differ, and so do their probes
     choices = {"divergence": sd.Hutchinson(2, gaussian, follow), "steps": 60}
-    found = sd.flow_likelihood(SKEW.denoiser(sd.VP()), repeated, **choices)
+    found = sd.flow_likelihood(law.denoiser(sd.VP()), repeated, **choices)
     nats, error = found.nats.view(SEEDS, 6), found.standard_error.view(SEEDS, 6)
-    truth = sd.log_likelihood(SKEW.denoiser(sd.VP()), x, steps=60)
+    truth = sd.log_likelihood(law.denoiser(sd.VP()), x, steps=60)
     spread = nats.std(0)
     assert ((nats.mean(0) - truth).abs() < 4.5 * spread / math.sqrt(SEEDS) + 1e-9).all()
     # the relative error of a standard deviation of 300 normal values is 4 %; products of normals have long tails
@@ -130,7 +153,7 @@ def test_the_exact_trace_has_no_error_of_its_own() -> None:
 # --- samples are on their own --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("divergence", [sd.ExactTrace(), sd.Hutchinson()], ids=["exact", "probes"])
+@pytest.mark.parametrize("divergence", [sd.ExactTrace(), sd.Hutchinson(), sd.Hutchinson(follow=True)], ids=str)
 def test_a_sample_does_not_see_its_companions(divergence) -> None:
     denoiser, x = SKEW.denoiser(sd.VP()), SKEW.sample(7, seed=5)
     ids = torch.tensor([11, 4, 9, 2, 30, 8, 1])

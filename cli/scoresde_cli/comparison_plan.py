@@ -64,7 +64,7 @@ class Entry:
     def words(self) -> list[str]:
         """The options of `scoresde compare` that ask for it alone."""
         effort = ["--steps", self.plan.steps] if self.tolerance is None else ["--tolerances", f"{self.tolerance:g}"]
-        grid = []
+        grid = [] if self.grid == OWN_GRID else ["--grids", self.grid]
         return ["--solvers", str(self.asked), *map(str, effort), *grid]
 
     def sample_words(self) -> list[str]:

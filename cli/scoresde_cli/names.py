@@ -163,7 +163,7 @@ class Comparison:
 COMPARE_MIXTURE = Comparison(
     "ancestral,em,er-sde,sa,ddim,heun,dpm,unipc,ode", "5,10,20,50,100,250,1000", "1e-2,1e-3,1e-4", 2000, "0-4", 1000
 )
-COMPARE_RUN = Comparison("ancestral,em,er-sde,ddim,unipc,ode", "5,10,20,50,100", "1e-2,1e-3,1e-4", 128, "0-2", 128)
+COMPARE_RUN = Comparison("ancestral,em,er-sde,ddim,unipc,ode", "5,10,20,50,100", "1e-2,1e-3,1e-4", 100, "0-4", 100)
 
 
 # --- likelihood ----------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ METHODS: dict[str, MethodFacts] = {
         solver=True,
     ),
     "dps": MethodFacts(
-        *("DPS", ANY, "1", "1", "", "zeta, for each task and noise"),
-        "down the gradient of the misfit of x0 given x_t, as published, with zeta = 1 (Chung et al. 2023)",
+        *("DPS", ANY, "1", "1", "", NO_TUNING),
+        "up the likelihood of x0 given x_t, no further than its spread (Chung et al. 2023, with a bounded step)",
         solver=True,
     ),
     "measurement-sde": MethodFacts(
@@ -351,12 +351,13 @@ TASK_DEFAULTS: dict[str, Any] = {
     "gain": 2.0,
 }
 
-DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY = "mmps", "daps"
+DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY, DEFAULT_METHOD_NO_GRADIENT = "mmps", "dps", "split-gibbs"
 DEFAULT_METHODS: dict[str, str] = {
     **{task: DEFAULT_METHOD_ANY if task in NOT_LINEAR else DEFAULT_METHOD_LINEAR for task in TASKS},
     "denoise": "measurement-sde",
+    "hdr": "split-gibbs",  # where it is cut off there is no gradient
 }
-"""By task; for --operator it is one of the two by whether that is linear."""
+"""By task; for --operator it is one of the three by whether that is linear, or has a gradient."""
 SIMULATED_SIGMA = 0.05
 DRAWS = 8
 PARTICLES = 64
@@ -397,11 +398,10 @@ def with_particles() -> str:
 
 def default_methods() -> str:
     """Which method is the default for what, as words."""
-    of: dict[str, list[str]] = {method: [] for method in (DEFAULT_METHOD_LINEAR, DEFAULT_METHOD_ANY)}
-    of |= {method: [] for method in DEFAULT_METHODS.values()}
+    of: dict[str, list[str]] = {}
     for task, method in DEFAULT_METHODS.items():
-        of[method].append(task)
+        of.setdefault(method, []).append(task)
     of[DEFAULT_METHOD_ANY].append("an --operator that is not linear")
-    return "; ".join(
-        method if method == DEFAULT_METHOD_LINEAR else f"{method} for {', '.join(what)}" for method, what in of.items()
-    )
+    of[DEFAULT_METHOD_NO_GRADIENT].append("an --operator without a gradient")
+    del of[DEFAULT_METHOD_LINEAR]
+    return "; ".join([DEFAULT_METHOD_LINEAR, *(f"{method} for {', '.join(what)}" for method, what in of.items())])

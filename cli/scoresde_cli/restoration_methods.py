@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+import torch
 
 from scoresde.denoisers import Denoiser
 from scoresde.inverse import Method, Units
@@ -91,6 +92,18 @@ def make(name: str, particles: int, entries: int, twist: str | None = None) -> M
     module = import_module(f"scoresde.inverse.{name.replace('-', '_')}")
     method: Method = getattr(module, facts.cls)(**choices)
     return method
+
+
+def default_for(operator: Operator, shape: tuple[int, ...]) -> str:
+    """The method for an operator of the user's own, on x of a shape."""
+    if operator.linear:
+        return names.DEFAULT_METHOD_LINEAR
+    x = torch.zeros(1, *shape, dtype=torch.float64)
+    try:
+        operator.pullback(x, torch.zeros_like(operator(x)))
+    except ValueError:
+        return names.DEFAULT_METHOD_NO_GRADIENT
+    return names.DEFAULT_METHOD_ANY
 
 
 def check_operator(plan: Plan, operator: Operator, what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scoresde.linalg import Operator
-from scoresde_cli import devices, models, names, restoration_methods, restoration_tasks, stopping
+from scoresde_cli import devices, models, restoration_methods, restoration_tasks, stopping
 from scoresde_cli import restoration_metrics as metrics
 from scoresde_cli.models import Model
 from scoresde_cli.progress import say
@@ -80,8 +80,7 @@ def choose(model: Model, task: Task, wish: Wish) -> Setting:
     task.check_space(model.space)
     name = wish.method
     if name is None:
-        linear = task.operator(model.space.shape).linear
-        name = names.DEFAULT_METHOD_LINEAR if linear else names.DEFAULT_METHOD_ANY
+        name = restoration_methods.default_for(task.operator(model.space.shape), model.space.shape)
     plan = restoration_methods.plan(name, wish.steps, wish.solver, wish.particles, wish.twist, wish.n)
     return Setting(model, task, plan, wish)
 

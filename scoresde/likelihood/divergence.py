@@ -4,7 +4,7 @@ Reverse mode, one vector at a time: S'e costs about as much as P itself, and was
 times) and than batches of vectors, on mixtures and on networks alike.
 
 A probe e with E[e e'] = I gives E[e'S e] = tr S; signs (Rademacher) have the smallest variance, twice the sum of the
-squares off the diagonal of S. Where a sample is between two modes one eigenvalue of S outdoes all the others: a
+squares off the diagonal of S. Where a sample is between two modes one eigenvalue of S may outdo all the others: a
 direction q that follows it, by one step of power iteration at each node, is taken exactly and out of the probes,
 
     tr S = q'S q + E[e'P (S - c I) P e] + c (D - 1),    P = I - q q',
@@ -126,7 +126,8 @@ class Hutchinson(Divergence):
         probes: at each node for each sample, independent of all others; two or more, since one has no spread to tell
             its error by.
         gaussian: normal probes instead of signs, with the larger variance.
-        follow: take the direction of the largest eigenvalue out of them, for one more backward pass.
+        follow: take the direction of the largest eigenvalue out of them, for one more backward pass. It halves the
+            error between separate modes in many dimensions, and gains nothing on pictures, which have none such.
 
     Raises:
         ValueError: fewer than two probes.
@@ -134,7 +135,7 @@ class Hutchinson(Divergence):
 
     probes: int = 2
     gaussian: bool = False
-    follow: bool = True
+    follow: bool = False
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
