@@ -265,6 +265,16 @@ def test_a_way_panel_joins_the_points_of_each_path() -> None:
     assert (axes.get_title(), axes.get_xlim(), axes.get_ylim()) == ("unipc", (0, 3), (0, 2))
 
 
+def test_a_legend_below_is_below() -> None:
+    x = np.array([1.0, 2.0])
+    figure = line_plot({"a": (x, x), "b": (x, x)}, xlabel="x", ylabel="y", legend_columns=2)
+    figure.draw_without_rendering()
+    ((axes,), (legend,)) = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0
+    assert axes.get_legend() is None
+
+
 def test_series_differ_by_more_than_colour() -> None:
     x = np.arange(3)
     (axes,) = line_plot({str(i): (x, x + i) for i in range(20)}, xlabel="", ylabel="").axes
@@ -430,6 +440,14 @@ def test_every_picture_has_words_for_those_who_cannot_see_it() -> None:
     elements = Elements(full_page().html())
     assert [svg["aria-label"] for svg in elements.every("svg")] == ["Two falling curves", "Two panels"]
     assert [(img["alt"], img["width"], img["height"]) for img in elements.every("img")] == [("Noise", "9", "6")]
+
+
+def test_a_narrow_plot_fits_a_phone_and_a_wide_one_scrolls() -> None:
+    page = Page("Plots")
+    x = np.arange(3)
+    for width in (5.0, 6.0):
+        page.figure(line_plot({"a": (x, x)}, xlabel="", ylabel="", size=(width, 3.0)), "", "")
+    assert [svg.get("class") for svg in Elements(page.html()).every("svg")] == ["narrow", None]
 
 
 def test_a_picture_on_a_page_is_the_file_it_was_given() -> None:

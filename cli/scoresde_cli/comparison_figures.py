@@ -16,8 +16,9 @@ from scoresde_cli.comparison_results import Result
 from scoresde_cli.comparison_way import Way
 from scoresde_cli.pictures import Density
 
-SIZE = (7.4, 4.2)
+SIZE, BESIDE = (4.9, 4.4), 3  # inches, names side by side below
 FLOOR, FRONT = "floor (95 %)", "best so far"
+SIDE = 2.45  # of a panel
 GAP, FONT, LEAST, LINES = 6, 18, 72, 40
 
 
@@ -40,6 +41,7 @@ def by_cost(rows: Sequence[Result], measure: Measure, floor: Estimate, front: Se
         levels=None if floor.bounded else {"floor": floor.value},
         behind={FRONT: best} if len(front) > 1 else None,
         size=SIZE,
+        legend_columns=BESIDE,
     )
 
 
@@ -57,6 +59,7 @@ def by_steps(paths: Sequence[Paths], evaluations: Mapping[str, float], resolutio
         errors={name: _bars([p.error for p in of]) for name, of in curves.items()},
         levels={"resolved": resolution} if resolution > 0 else None,
         size=SIZE,
+        legend_columns=BESIDE,
     )
 
 
@@ -76,7 +79,7 @@ def coupled_points(paths: Sequence[Paths], density: Density | None) -> Figure:
     ways = {}
     for curve in dict.fromkeys(p.entry.curve for p in paths):
         ways[curve] = np.stack([p.ends for p in paths if p.entry.curve == curve])
-    return way_panel(ways, density=density)
+    return way_panel(ways, density=density, columns=2, side=SIDE)
 
 
 def way_pictures(way: Way) -> bytes:
@@ -90,7 +93,7 @@ def way_points(way: Way, density: Density) -> Figure:
     """E[x0 | x_t] of some samples in the plane, at some of the times."""
     chosen = list(range(0, len(way.times), max(1, len(way.times) // 5)))
     panels = {f"t = {way.times[i]:.2g}": way.estimates[i] for i in chosen}
-    return density_panel(*density, {**panels, "end": way.end}, columns=3, side=2.6)
+    return density_panel(*density, {**panels, "end": way.end}, columns=2, side=SIDE)
 
 
 def ways(way: Way) -> Figure:
@@ -102,7 +105,7 @@ def decided(way: Way) -> Figure:
     """The share that is decided, by t."""
     names = {"all": "all"} if way.bands == ("all",) else {band: f"{band} cycles a pixel" for band in way.bands}
     curves = {names[band]: (way.times, way.decided[:, i]) for i, band in enumerate(way.bands)}
-    return line_plot(curves, xlabel="t", ylabel="share decided", size=(7.4, 3.6))
+    return line_plot(curves, xlabel="t", ylabel="share decided", size=(4.9, 3.8), legend_columns=1)
 
 
 def kernels(grids: Sequence[Grid]) -> Figure:
@@ -118,6 +121,7 @@ def kernels(grids: Sequence[Grid]) -> Figure:
         ylog=True,
         errors={name: _bars(values) for name, values in curves.items()},
         size=SIZE,
+        legend_columns=BESIDE,
     )
 
 

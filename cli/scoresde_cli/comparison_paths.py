@@ -152,8 +152,9 @@ def _solution(
     denoiser = study.model.denoiser
     if law == FLOW and study.truth.law is not None:
         exact = exact_denoiser(study.truth.law, denoiser.sde)
-        flow = exact_flow(exact, starts(denoiser, of.count, of.seed), batch_size=same["batch_size"])
-        return flow.x0, flow.accuracy
+        x1 = starts(denoiser, of.count, of.seed)
+        flow = exact_flow(exact, x1, batch_size=same["batch_size"])
+        return flow.x0, max(flow.accuracy, torch.finfo(denoiser.dtype).eps * flow.x0.abs().max().item())
     reference = fine_solution(denoiser, solver, steps=of.fine_steps, **same)
     return reference.ends, reference.error.value
 

@@ -91,7 +91,8 @@ def _cost(page: Page, facts: Facts) -> None:
         if measure.two_sided:
             page.figure(
                 figures.by_cost(facts.whole, measure, facts.floor[measure.name], ()),
-                f"{measure.about} Right is {measure.ideal:g}.",
+                f"{measure.about} Right is {measure.ideal:g}; what is told from the floor and more than "
+                f"{results.OFF:.0%} off is not advised, however small its distance.",
                 f"Curves of {measure.title} that come to {measure.ideal:g} as evaluations grow.",
             )
 
@@ -100,14 +101,15 @@ def _table(page: Page, facts: Facts) -> None:
     judge = facts.study.truth.judge
     page.section("All numbers")
     page.text("A click on a head sorts. The first row is what the truth itself reads, with as many samples.")
-    heads = ["solver", "steps", "evaluations", "seconds", "MiB", *(measure.title for measure in judge.measures)]
-    top = ["floor", None, None, None, None, *_cells(judge.measures, facts.floor)]
+    heads = ["solver", "steps", "calls", *(measure.title for measure in judge.measures), "seconds", "MiB"]
+    top = ["floor", None, None, *_cells(judge.measures, facts.floor), None, None]
     page.table(
         heads,
-        [top, *([*_effort(row), *_spent(row), *_cells(judge.measures, row.values)] for row in facts.whole)],
+        [top, *([*_effort(row), *_cells(judge.measures, row.values), *_spent(row)] for row in facts.whole)],
         sortable=True,
-        caption=f"Means over {len(facts.study.seeds)} seeds with 95 % intervals; seconds for {facts.study.n:,} "
-        f"samples, and the most memory that they needed, on {facts.device}",
+        caption=f"Means over {len(facts.study.seeds)} seeds with 95 % intervals; calls: evaluations of the network for "
+        f"a sample; steps: or the tolerance; seconds for {facts.study.n:,} samples, and the most memory they took, "
+        f"on {facts.device}",
     )
 
 
@@ -251,7 +253,7 @@ def _nearness(page: Page, facts: Facts) -> None:
         "were. A model that hands out its training data has samples much nearer than new data are."
     )
     page.table(
-        ["solver", "steps", "distance over that of new data", "share nearer than 99 % of new data"],
+        ["solver", "steps", "calls", "distance over that of new data", "share nearer than 99 % of new data"],
         [[*_effort(row), _pair(row.nearness["ratio"]), _pair(row.nearness["close"])] for row in last.values()],
         sortable=True,
         caption="The ratio of the medians is 1, and the share 0.01, for samples like new data; smaller ratios are "
@@ -295,17 +297,16 @@ def _again(page: Page, facts: Facts) -> None:
 # --- cells ---------------------------------------------------------------------------------------------
 
 
-def _effort(row: Result) -> list[str | int | tuple[float, str] | None]:
+def _effort(row: Result) -> list[Cell]:
     entry = row.entry
     if entry is None:
-        return [row.label, None]
+        return [row.label, None, None]
     effort = entry.plan.steps if entry.tolerance is None else f"{entry.tolerance:g}"
-    return [entry.curve, effort]
+    return [entry.curve, effort, round(row.evaluations, 1)]
 
 
-def _spent(row: Result) -> list[float | None]:
+def _spent(row: Result) -> list[Cell]:
     return [
-        round(row.evaluations, 1),
         float(f"{row.seconds:.3g}"),
         None if row.peak_bytes is None else round(row.peak_bytes / 2**20, 1),
     ]
@@ -330,4 +331,6 @@ def _interval(of: Estimate) -> str:
         return f"{of.value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(half)))
     text = f"{of.value:.2g} ± {half:.2g}" if digits > MANY_DIGITS else f"{of.value:.{digits}f} ± {half:.{digits}f}"
+    if float(text.split()[0]) == 0:
+        text = text.removeprefix("-")
     return text.replace("-", "\N{MINUS SIGN}")

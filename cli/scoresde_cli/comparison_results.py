@@ -19,6 +19,7 @@ from scoresde_cli.comparison_study import Filled, Found, Study
 
 FORMAT, VERSION = "scoresde-comparison", 1
 BASELINE = "ancestral"
+OFF = 0.1
 LEAST_POINTS = 3
 STRONG = "1/2 to 1"  # along a path with noise
 AGAIN = "again"  # the folder that commands write to, so that they compute
@@ -88,11 +89,28 @@ def advice(study: Study, found: Sequence[Result], at_floor: dict[str, Estimate])
     """The rows that nothing cheaper beats, and what to take, in one sentence."""
     headline = study.truth.judge.headline
     judged = [_judged(row, headline) for row in found]
+    sound = [_judged(row, headline) for row in found if row.error or _sound(study, row, at_floor)]
+    if all(row.failed for row in sound):
+        sound = judged
     best = {row.label for row in pareto(judged)}
     front = sorted((row for row in found if row.label in best), key=lambda row: row.evaluations)
-    asked = [row.entry.curve for row in found if row.entry is not None and not row.error]
-    sentence = advise(judged, at_floor[headline], baseline=BASELINE if BASELINE in asked else None)
+    asked = [row.solver for row in sound]
+    sentence = advise(sound, at_floor[headline], baseline=BASELINE if BASELINE in asked else None)
     return front, f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _sound(study: Study, row: Result, at_floor: dict[str, Estimate]) -> bool:
+    """Whether nothing that can be wrong in two ways is, by the intervals and by more than `OFF`.
+
+    A distance over all modes sees little of their width.
+    """
+    for measure in study.truth.judge.measures:
+        if measure.two_sided:
+            read, exact = row.values[measure.name], at_floor[measure.name]
+            told = read.low > exact.high or read.high < exact.low
+            if told and abs(read.value - exact.value) > OFF * measure.ideal:
+                return False
+    return True
 
 
 def _judged(row: Result, headline: str) -> Row:

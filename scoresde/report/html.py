@@ -24,6 +24,7 @@ Cell = str | int | float | tuple[float, str] | None
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 SECTIONS_WORTH_A_LIST = 3
+NARROW_PT = 360  # plots up to so wide are readable on a phone as a whole; wider ones scroll there
 MANY_COLUMNS = 7  # more may be wider than the text
 
 
@@ -147,7 +148,9 @@ def _svg_element(svg: str, alt: str, prefix: str) -> str:
         raise ValueError("a picture given as text must be one <svg> element")
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+    width = re.search(r'\bwidth="([\d.]+)pt"', svg[: svg.index(">")])
+    narrow = ' class="narrow"' if width and float(width[1]) <= NARROW_PT else ""
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"{narrow}', 1)
 
 
 def _header(text: str, right: bool, sortable: bool) -> str:

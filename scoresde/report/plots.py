@@ -70,13 +70,15 @@ def line_plot(
     bands: Mapping[str, tuple[float, float]] | None = None,
     behind: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     size: tuple[float, float] = (6.0, 3.6),
+    legend_columns: int = 0,
 ) -> Figure:
     """Named curves (x, y), each drawn through its points.
 
     `errors` gives some of them a bar of plus and minus so much, (N,), or (2, N) for minus and plus; `levels`
     are named horizontal lines, such as the floor that sampling noise sets, and `bands` (low, high) named strips
-    about them; `behind` are curves drawn wide and pale below the others. `size` is in inches. Raises ValueError
-    for lengths that differ.
+    about them; `behind` are curves drawn wide and pale below the others. `size` is in inches. The legend stands
+    to the right, or below in `legend_columns`, which leaves a narrow page more room. Raises ValueError for
+    lengths that differ.
     """
     with matplotlib.rc_context(STYLE):
         figure = _new_figure(*size)
@@ -100,7 +102,9 @@ def line_plot(
                 _plain_numbers(axis)
         axes.grid(color=INK, alpha=0.12, linewidth=0.5)
         axes.set_axisbelow(True)
-        if len(drawn) > 1:
+        if len(drawn) > 1 and legend_columns:
+            figure.legend(handles=drawn, loc="outside lower center", ncols=legend_columns, handlelength=1.8)
+        elif len(drawn) > 1:
             axes.legend(handles=drawn, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.8)
     return figure
 
