@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -94,12 +95,21 @@ def main() -> None:
             seed: int,
             steps: int,
             divergence: Divergence,
+            runge_kutta: bool = False,
             denoiser: sd.Denoiser = denoiser,
             x: Tensor = x,
             terminal: sd.GaussianMixture = terminal,
         ) -> Tensor:
-            choices = {"steps": steps, "divergence": divergence, "terminal": terminal}
-            return sd.flow_likelihood(denoiser, x, seed=seed, **choices).check().nats
+            found = sd.flow_likelihood(
+                denoiser,
+                x,
+                divergence=divergence,
+                steps=steps,
+                seed=seed,
+                terminal=terminal,
+                runge_kutta=runge_kutta,
+            )
+            return found.check().nats
 
         runs: dict[str, Callable[[int], Tensor]] = {}
         if importlib.util.find_spec("torchdiffeq") is None:
@@ -110,8 +120,10 @@ def main() -> None:
         for steps, probes, follow in SETTINGS:
             name_of_row = f"{steps} steps, {probes} probes{', followed' if follow else ''}"
             runs[name_of_row] = functools.partial(ours, steps=steps, divergence=sd.Hutchinson(probes, follow=follow))
-        for steps in (60, 120, 240):
-            runs[f"{steps} steps, exact trace"] = functools.partial(ours, steps=steps, divergence=sd.ExactTrace())
+        for steps, runge_kutta in itertools.product((60, 120, 240), (False, True)):
+            runs[f"{steps} steps, exact trace{', RK4' if runge_kutta else ''}"] = functools.partial(
+                ours, steps=steps, divergence=sd.ExactTrace(), runge_kutta=runge_kutta
+            )
         peers: list[tuple[float, float]] = []
         for what, run in runs.items():
             rms, worst, ms = measured(run, truth, 1 if "exact" in what else arguments.repeats)
