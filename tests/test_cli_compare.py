@@ -30,6 +30,7 @@ from scoresde_cli import (
     comparison_kernels,
     comparison_paths,
     comparison_report,
+    comparison_results,
     comparison_study,
     comparison_way,
     names,
@@ -347,6 +348,16 @@ def test_options_and_grids_of_solvers_reach_them(call: Call) -> None:
         "sample gmm:uneven --solver sa --steps 4 --eta 0.5 --grid karras"
         in found["sa:eta=0.5 on karras, 4 steps"]["sample_command"]
     )
+
+
+def test_what_widens_the_modes_is_not_advised(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 5 steps the distance is at the floor, and the modes are half as wide again as they should be."""
+    words = ("compare", "gmm:grid25", "--solvers", "unipc", "--steps", "5,20", "-n", 1000, "--seeds", "0-2")
+    out = call(*words)[1]
+    assert out.startswith("For this model take unipc with 20 steps: ")
+    monkeypatch.setattr(comparison_results, "OFF", 1.0)
+    assert call(*words)[1].startswith("For this model take unipc with 5 steps: ")
+    assert rows("compare/gmm-grid25")["unipc, 5 steps"]["values"]["width"]["value"] > 1.3
 
 
 def test_a_tuned_grid_is_used_or_missed_in_words(call: Call) -> None:

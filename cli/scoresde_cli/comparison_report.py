@@ -253,11 +253,12 @@ def _nearness(page: Page, facts: Facts) -> None:
         "were. A model that hands out its training data has samples much nearer than new data are."
     )
     page.table(
-        ["solver", "steps", "calls", "distance over that of new data", "share nearer than 99 % of new data"],
+        ["solver", "steps", "calls", "distance", "share too near"],
         [[*_effort(row), _pair(row.nearness["ratio"]), _pair(row.nearness["close"])] for row in last.values()],
         sortable=True,
-        caption="The ratio of the medians is 1, and the share 0.01, for samples like new data; smaller ratios are "
-        "nearer. For each solver its most careful row.",
+        caption="Distance: the median over that of new data, 1 for samples like new data, less for copies. Share too "
+        "near: of samples that are nearer than 99 % of new data, 0.01 for samples like new data. Of each solver its "
+        "most careful row.",
     )
 
 

@@ -19,18 +19,11 @@ class Found:
     """What a name stands for.
 
     Args:
-        option: that named it, such as --features.
         digest: of the file that it is written in; None when there is none.
     """
 
-    option: str
-    name: str
     value: Any
     digest: str | None
-
-    def failed(self, error: Exception, when: str = "") -> click.UsageError:
-        """Words for an error inside it: what, and in which line."""
-        return failed(self.option, self.name, error, when)
 
 
 def find(option: str, name: str) -> Found:
@@ -50,7 +43,7 @@ def find(option: str, name: str) -> Found:
             f"{option} {name}: {module_name} has no {function_name}.{did_you_mean(function_name, known)}"
         )
     file = getattr(module, "__file__", None)
-    return Found(option, name, value, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None)
+    return Found(value, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None)
 
 
 def failed(option: str, name: str, error: Exception, when: str = "") -> click.UsageError:
