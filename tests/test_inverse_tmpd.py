@@ -26,7 +26,10 @@ def test_tmpd_is_its_formula() -> None:
     x0 = given.denoiser.x0(x, 0.4)
     residual = given.y - x0 @ A.mT
     twist = TMPD().denoiser(given).twist(x, level)
-    torch.testing.assert_close(twist.guided, x0 + torch.einsum("bij,bj->bi", C @ A.mT, residual / S))
+    u = residual / S
+    whole = NOISE**2 * torch.eye(3, dtype=torch.float64) + A @ C @ A.mT
+    tau = (u * residual).sum(1) / torch.einsum("bi,bij,bj->b", u, whole, u)
+    torch.testing.assert_close(twist.guided, x0 + tau[:, None] * torch.einsum("bij,bj->bi", C @ A.mT, u))
     log_prob = torch.distributions.Normal(0.0, S.sqrt()).log_prob(residual).sum(1)
     torch.testing.assert_close(twist.log_prob, log_prob)
     assert (twist.variance >= 0).all()

@@ -8,9 +8,8 @@ noise_std^2, and its samples explode. `LikelihoodScale` goes the same way, but n
 
     xhat0 + tau C_t v,      tau = q / (q + |v' C_t v|),      q = |r|^2 / noise_std^2
 
-which is the first step of conjugate gradients on (noise_std^2 I + J C_t J') u = r, J = dA/dx0: a coarse MMPS, at the
-price of DPS and for any A. For one observation and a Gaussian prior it is exact. (A covariance has v' C_t v >= 0. What
-a network has in its place may not: taken for 0 it would free the push.)
+which is the first step of conjugate gradients on (noise_std^2 I + J C_t J') u = r, J = dA/dx0 (`line_step`): a coarse
+MMPS, at the price of DPS and for any A. For one observation and a Gaussian prior it is exact.
 
 What is published as an algorithm (DPS, algorithm 1) is another thing, `PublishedScale`: after each ancestral step of a
 DDPM chain,
@@ -44,7 +43,7 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import Coefficient, expand, flat_sum, scale
-from scoresde.inverse.guided import Guided, GuidedDenoiser
+from scoresde.inverse.guided import Guided, GuidedDenoiser, line_step
 from scoresde.inverse.problem import DEFAULT_STEPS, Problem
 from scoresde.processes import VP
 from scoresde.reverse import Reverse
@@ -106,9 +105,9 @@ class LikelihoodScale(Scale):
     """Up log N(y; A(xhat0), noise_std^2 I), as far as the spread of x0 given x_t allows; nothing to tune."""
 
     def push(self, residual: Tensor, noise_std: Tensor, t: Level, pull: Pull) -> Tensor:
-        v, push = pull(residual / noise_std**2)
-        q, spread = flat_sum((residual / noise_std).square()), flat_sum(v * push).abs()
-        return expand(q / (q + spread).clamp_min(torch.finfo(q.dtype).tiny), push) * push
+        u = residual / noise_std**2
+        v, push = pull(u)
+        return expand(line_step(residual, u, noise_std, v, push), push) * push
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde._tensors import expand
+from scoresde._tensors import expand, flat_sum
 from scoresde.denoisers import Wrapped
 from scoresde.inverse.levels import regular
 from scoresde.inverse.problem import Draws, Method, Problem, Run
@@ -57,6 +57,21 @@ class Twist(NamedTuple):
     guided: Tensor
     log_prob: Tensor
     variance: Tensor
+
+
+def line_step(residual: Tensor, u: Tensor, noise_std: Tensor, v: Tensor, push: Tensor) -> Tensor:
+    """tau = u' r / (|noise_std u|^2 + |v' C_t v|), (B,): how far along a guess u of S^-1 r to go.
+
+    With S = noise_std^2 I + J C_t J' this is the step of conjugate gradients on S u = r in the direction u, so that
+    the push tau C_t v does not overshoot, and 1 where u is right. A covariance has v' C_t v >= 0. What a network has in
+    its place may not: taken for 0 it would free the push.
+
+    Args:
+        residual: r = y - A(xhat0); u: in the shape of y.
+        v, push: J' u and C_t v, with J = dA/dx0 at xhat0.
+    """
+    spread = flat_sum((noise_std * u).square()) + flat_sum(v * push).abs()
+    return flat_sum(u * residual) / spread.clamp_min(torch.finfo(u.dtype).tiny)
 
 
 class GuidedDenoiser(Wrapped):
