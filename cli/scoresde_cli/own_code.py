@@ -34,7 +34,7 @@ def find(option: str, name: str) -> Found:
     """
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
-        raise click.UsageError(f"{option} {name}: write MODULE:FUNCTION, such as mine:features for features in mine.py")
+        raise click.UsageError(f"{option} {name}: write MODULE:FUNCTION, such as mine:function for function in mine.py")
     module = _import(option, name, module_name)
     value = getattr(module, function_name, None)
     if value is None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,9 +13,10 @@ import torch
 
 from scoresde.linalg import Callable as Function
 from scoresde.linalg import Operator, check_function, check_operator
-from scoresde_cli.options import did_you_mean
+from scoresde_cli import own_code
 
 Shape = tuple[int, ...]
+OPTION = "--operator"
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Own:
         except ValueError as error:
             raise click.UsageError(f"--operator {self.name}: {error}") from error
         except Exception as error:
-            raise _failed(self.name, error, f" for x of shape {(3, *shape)}") from error
+            raise own_code.failed(OPTION, self.name, error, f" for x of shape {(3, *shape)}") from error
         return operator
 
 
@@ -68,36 +65,8 @@ def load(name: str) -> Own:
     Raises:
         UsageError: there is no such thing, it fails, or it returns no operator.
     """
-    module_name, colon, function_name = name.partition(":")
-    if not (module_name and colon and function_name):
-        raise click.UsageError(f"--operator {name}: write MODULE:FUNCTION, such as mine:project for project in mine.py")
-    module = _import(name, module_name)
-    function = getattr(module, function_name, None)
-    if function is None:
-        known = [word for word in vars(module) if not word.startswith("_")]
-        raise click.UsageError(
-            f"--operator {name}: {module_name} has no {function_name}.{did_you_mean(function_name, known)}"
-        )
-    file = getattr(module, "__file__", None)
-    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
-    return Own(_operator(name, function), name, digest)
-
-
-def _import(name: str, module: str) -> Any:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise _failed(name, error) from error
-        raise click.UsageError(
-            f"--operator {name}: there is no module {module} in {here}, and none installed"
-        ) from None
-    except Exception as error:
-        raise _failed(name, error) from error
-    finally:
-        sys.path.remove(here)
+    found = own_code.find(OPTION, name)
+    return Own(_operator(name, found.value), name, found.digest)
 
 
 def _operator(name: str, function: Any) -> Callable[[Shape], Operator]:
@@ -113,7 +82,7 @@ def _operator(name: str, function: Any) -> Callable[[Shape], Operator]:
     try:
         made = function()
     except Exception as error:
-        raise _failed(name, error) from error
+        raise own_code.failed(OPTION, name, error) from error
     if not isinstance(made, Operator):
         raise click.UsageError(
             f"--operator {name} takes no argument, so it must return a scoresde Operator, and returned "
@@ -126,15 +95,3 @@ def _wants_arguments(function: Callable[..., Any]) -> bool:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return any(each.kind in kinds and each.default is inspect.Parameter.empty for each in parameters)
-
-
-def _failed(name: str, error: Exception, when: str = "") -> click.UsageError:
-    """Words for an error inside the user's code: what, and in which line."""
-    trace = error.__traceback__
-    line = ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if Path(file).parent == Path.cwd():
-            line = f" in {Path(file).name}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return click.UsageError(f"--operator {name} fails{when}{line}: {type(error).__name__}: {error}")

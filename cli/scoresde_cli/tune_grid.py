@@ -13,6 +13,7 @@ from scoresde_cli.options import (
     SEEDS,
     Choice,
     Command,
+    average_option,
     device_options,
     examples,
     given,
@@ -57,12 +58,7 @@ SOLVER, FITTING, WHICH = "Solver", "Fitting", "Which model"
 )
 @option("--seed", type=SEEDS, default=0, metavar="INTEGER", section=FITTING, help="Of the paths' starts, from 0.")
 @option("--again", is_flag=True, section=FITTING, help="Fit once more what is there already, and replace it.")
-@option(
-    "--average",
-    metavar="INDEX|raw",
-    section=WHICH,
-    help="Which moving average of the weights, or raw weights [default: 0].",
-)
+@average_option(WHICH)
 @process_options("Forward process of gmm:NAME")
 @option("--batch-size", type=click.IntRange(1), default=64, help="Paths computed at once.")
 @device_options
