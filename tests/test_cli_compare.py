@@ -30,7 +30,6 @@ from scoresde_cli import (
     comparison_kernels,
     comparison_paths,
     comparison_report,
-    comparison_results,
     comparison_study,
     comparison_way,
     names,
@@ -114,7 +113,8 @@ def test_every_number_is_that_of_the_library(call: Call, there: Path) -> None:
     for name, found in row["values"].items():
         wanted = compare.over_seeds([values[name] for values in each])
         assert found == pytest.approx(vars(wanted), rel=1e-9), name
-    floor = compare.over_seeds([judge.floor_values(60, seed)["sw2"] for seed in (0, 1)])
+    floor = compare.over_seeds([judge.floor_values(60, seed)["sw2"] for seed in range(20)])
+    assert results()["floor_seeds"] == list(range(20))
     assert results()["floor"]["sw2"] == pytest.approx(vars(floor))
     assert row["evaluations"] == 8
     assert row["seconds"] > 0
@@ -261,6 +261,38 @@ def test_an_interrupted_comparison_is_finished_by_the_same_command(
     assert "5 cells computed, 3 were there already" in err
 
 
+def test_a_stop_among_the_paths_leaves_the_page_of_the_samples(
+    call: Call, monkeypatch: pytest.MonkeyPatch, drawn: list[Any]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison_paths, "coupled_ends", lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
+        code, out, err = call(*WORDS)
+    assert (code, out) == (130, "")
+    assert "Stopped; compare/gmm-uneven/report.html has all samples, without what follows their paths" in err
+    assert (len(rows()), results()["paths"]) == (4, [])
+    drawn.clear()
+    assert call(*shlex.split(err.split("To go on: scoresde ")[1]))[0] == 0
+    assert (drawn, len(results()["paths"])) == ([], 4)
+
+
+def test_paths_can_be_left_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in (
+        (comparison_paths, "follow"),
+        (comparison_kernels, "study_kernels"),
+        (comparison_way, "follow"),
+    ):
+        monkeypatch.setattr(module, name, lambda *a: pytest.fail("followed"))
+    assert call(*WORDS, "--no-paths")[0] == 0
+    assert (len(rows()), results()["paths"]) == (4, [])
+    assert "coupled" not in call(*WORDS, "--no-paths", "--dry-run")[1]
+
+
+def test_a_dry_run_counts_the_paths_that_are_missing(call: Call, there: Path) -> None:
+    assert call(*WORDS, "--dry-run")[1].splitlines()[-1] == "the coupled paths are there already"
+    more = call(*WORDS, "--solvers", "ancestral,unipc,ddim", "--dry-run")[1].splitlines()[-1]
+    assert more.startswith("then 20 coupled paths, about ")
+
+
 def test_ctrl_c_in_a_terminal(call: Call, drawn: list[Any]) -> None:
     """A whole process, stopped where it happens to be."""
     command = [sys.executable, "-c", "from scoresde_cli.main import main; main()", *map(str, MANY)]
@@ -355,7 +387,7 @@ def test_what_widens_the_modes_is_not_advised(call: Call, monkeypatch: pytest.Mo
     words = ("compare", "gmm:grid25", "--solvers", "unipc", "--steps", "5,20", "-n", 1000, "--seeds", "0-2")
     out = call(*words)[1]
     assert out.startswith("For this model take unipc with 20 steps: ")
-    monkeypatch.setattr(comparison_results, "OFF", 1.0)
+    monkeypatch.setattr("scoresde.compare.advice.OFF", 1.0)
     assert call(*words)[1].startswith("For this model take unipc with 5 steps: ")
     assert rows("compare/gmm-grid25")["unipc, 5 steps"]["values"]["width"]["value"] > 1.3
 
@@ -432,6 +464,7 @@ def test_a_solver_that_diverges_ends_its_row_and_no_other(
         (("--tolerances", "1e-3,inf"), "'inf' is not a number above 0"),
         (("--seeds", "0-3,2"), "seed 2 is there twice"),
         (("--seeds", "3-1"), "goes down"),
+        (("--seeds", "0,1700000000"), "--seeds 1700000000: the sets that samples are held against have seeds below 16"),
         (("--grids", "kerras"), "Did you mean 'karras'?"),
         (("--solvers", "rk45,ode", "--grids", "karras"), "--grids means nothing to rk45, ode"),
         (("--solvers", "rk45", "--steps", "5"), "--steps means nothing to rk45"),

@@ -6,14 +6,21 @@ import math
 
 import pytest
 
-from scoresde.compare import Estimate, Row, advise, pareto
+from scoresde.compare import Estimate, Measure, Row, advise, faults, pareto
 
-FLOOR = Estimate(1.0, 0.95, 1.05)
+FLOOR = Estimate(1.0, 0.98, 1.02)
 
 
-def row(solver: str, steps: int | None, value: float, half: float = 0.02, evaluations: float | None = None) -> Row:
+def row(
+    solver: str,
+    steps: int | None,
+    value: float,
+    half: float = 0.01,
+    evaluations: float | None = None,
+    faults: tuple[str, ...] = (),
+) -> Row:
     cost = evaluations if evaluations is not None else float(steps or 0)
-    return Row(f"{solver}-{steps}", solver, steps, cost, 1.0, Estimate(value, value - half, value + half))
+    return Row(f"{solver}-{steps}", solver, steps, cost, 1.0, Estimate(value, value - half, value + half), faults)
 
 
 def failed(solver: str, steps: int) -> Row:
@@ -77,6 +84,51 @@ def test_a_baseline_that_does_not_get_there_is_said_with_its_ratio() -> None:
     assert "ancestral" not in sentence
     assert "needs" not in advise(ROWS[3:], FLOOR)  # nobody to compare with
     assert "needs" not in advise(ROWS, FLOOR, baseline="dpm")
+
+
+WIDTH = Measure("width", "width in modes", "", ideal=1.0, two_sided=True)
+ERROR = Measure("sw2", "sliced W2", "")
+
+
+@pytest.mark.parametrize(
+    ("width", "wrong"),
+    [
+        (Estimate(0.84, 0.8, 0.88), ("width in modes 0.84",)),
+        (Estimate(1.5, 1.4, 1.6), ("width in modes 1.50",)),
+        (Estimate(0.92, 0.91, 0.93), ()),  # told apart, and not by much
+        (Estimate(0.84, 0.6, 1.08), ()),  # by much, and not told apart
+        (Estimate(0.84), ()),  # one seed tells nothing
+    ],
+)
+def test_a_fault_is_both_sure_and_large(width: Estimate, wrong: tuple[str, ...]) -> None:
+    far = Estimate(9.0, 8.9, 9.1)  # of a measure that is wrong in one way only: that is what the error is for
+    floor = {"width": Estimate(1.0, 0.99, 1.01), "sw2": Estimate(1.0, 0.9, 1.1)}
+    assert faults([ERROR, WIDTH], {"width": width, "sw2": far}, floor) == wrong
+
+
+def test_a_row_with_a_fault_is_not_advised_and_its_solver_is_told_why() -> None:
+    rows = [
+        row("ancestral", 50, 1.01, faults=("width in modes 0.84",)),
+        row("ancestral", 1000, 1.01),
+        row("dpm", 5, 1.0, faults=("width in modes 1.50",)),
+        row("dpm", 20, 1.02),
+    ]
+    sentence = advise(rows, FLOOR)
+    assert sentence.startswith("for this model take dpm with 20 steps: within 1.02 of the floor (")
+    assert sentence.endswith("; ancestral needs 1000 (with 50 steps: width in modes 0.84)")
+    short = advise([rows[0], *rows[2:]], FLOOR, baseline="ancestral")
+    assert short.endswith("; ancestral with 50 steps is at 1.01, width in modes 0.84")
+
+
+def test_where_all_rows_have_faults_the_error_alone_decides() -> None:
+    rows = [row("dpm", n, e, faults=("width in modes 0.50",)) for n, e in ((5, 2.0), (10, 1.02))]
+    assert advise(rows, FLOOR).startswith("for this model take dpm with 10 steps: ")
+
+
+def test_an_interval_that_reaches_beyond_is_not_called_the_floor() -> None:
+    sentence = advise([row("dpm", 20, 0.97, half=0.3)], FLOOR)
+    assert sentence.startswith("for this model take dpm with 20 steps: 0.97 times the floor (0.67 to 1.27: more seeds")
+    assert "(0.00 to 4.97: more" in advise([row("dpm", 20, 0.97, half=4.0)], FLOOR)
 
 
 def test_failures_are_named_and_never_advised() -> None:

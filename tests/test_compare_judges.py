@@ -137,6 +137,18 @@ def test_what_cannot_be_judged_is_refused(samples: Tensor, words: str) -> None:
         MIXTURE.values(samples, 0)
 
 
+def test_axes_without_variance_do_not_count_in_the_width() -> None:
+    flat = sd.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [1.0, 0.0]])
+    assert MixtureJudge(flat).values(flat.sample(4000, 5), 0)["width"] == pytest.approx(1.0, abs=0.05)
+    points = sd.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [9.0, 9.0]], [[0.0, 0.0], [0.0, 0.0]])
+    assert math.isnan(MixtureJudge(points).values(points.sample(40, 5), 0)["width"])
+
+
+def test_how_many_floors_there_are() -> None:
+    assert MixtureJudge(LAW).floor_sets(10**9) is None
+    assert [judge.floor_sets(250) for judge in (DATA, REFERENCE)] == [8, 4]
+
+
 # Data, and the model's own fine steps
 
 

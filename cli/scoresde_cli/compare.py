@@ -96,6 +96,13 @@ SOLVERS, STEPS, TOLERANCES, GRIDS, SEEDS = Solvers(), Numbers(whole=True), Numbe
     section=TRUTH,
     help="For a trained run: against its own samples with many fine steps, instead of held-out data.",
 )
+@option(
+    "--paths/--no-paths",
+    default=True,
+    section=WHAT,
+    help="Whether to follow single paths too: all solvers along the same noise, the reverse kernels of mixtures, "
+    "E[x0 | x_t] on the way [default: yes].",
+)
 @average_option(WHICH)
 @process_options("Forward process of gmm:NAME")
 @option(
@@ -123,6 +130,7 @@ def compare(
     seeds: list[int] | None,
     features: str | None,
     reference: bool,
+    paths: bool,
     average: str | None,
     out: Path | None,
     dry_run: bool,
@@ -156,6 +164,7 @@ def compare(
         seeds=seeds or SEEDS.convert(default.seeds, None, None),
         features=features,
         reference=reference,
+        paths=paths,
         average=average,
         process=given(ctx, process),
         out=out,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from scoresde_cli import (
     models,
     stopping,
 )
+from scoresde_cli.comparison_report import Facts
 from scoresde_cli.comparison_study import Study
 from scoresde_cli.comparison_wishes import Asked
 from scoresde_cli.models import GMM, Model
@@ -42,6 +43,7 @@ class Options:
     Args:
         process: the options of forward processes that were given.
         n: None for `usual_n`, or as many as there are data to hold them against.
+        paths: whether to follow single paths too.
         out: None for the run's own folder.
     """
 
@@ -54,6 +56,7 @@ class Options:
     seeds: Sequence[int]
     features: str | None
     reference: bool
+    paths: bool
     average: str | None
     process: Mapping[str, Any]
     out: Path | None
@@ -79,7 +82,8 @@ def run(source: str, options: Options, device: str, threads: int | None, *, dry_
             else:
                 _finish(study, command)
     except stopping.Interrupted as interrupted:
-        raise stopping.Interrupted(interrupted.signum, f"{_kept(study)}\nTo go on: {command}") from None
+        kept = str(interrupted) or _kept(study)
+        raise stopping.Interrupted(interrupted.signum, f"{kept}\nTo go on: {command}") from None
 
 
 def _kept(study: Study | None) -> str:
@@ -93,44 +97,52 @@ def _finish(study: Study, command: str) -> None:
     """Compute what is missing, write everything, and say what is in it."""
     filled = comparison_study.fill(study, command)
     rows, floor = comparison_results.rows(study, filled), comparison_results.floor(study, filled)
-    whole = [row for row in rows if not row.error]
     for row in rows:
         if row.error:
             say(f"Warning: {row.label}: {row.error}")
     study.folder.mkdir(parents=True, exist_ok=True)
-    if not whole:
+    if all(row.error for row in rows):
         _write(study, comparison_results.document(study, rows, floor, {"command": command}))
         raise NumericalError(f"no solver got to the end; {study.folder / JSON} says why")
     front, advice = comparison_results.advice(study, rows, floor)
-    paths = comparison_paths.follow(study, [row.entry for row in whole if row.entry is not None], command)
-    orders = comparison_results.orders(paths)
-    kernels = comparison_kernels.study_kernels(study, command)
-    rest = {
-        "advice": advice,
-        "front": [row.label for row in front],
-        "paths": [comparison_paths.as_dict(each) for each in paths],
-        "orders": [order.as_dict() for order in orders],
-        "command": command,
-    }
-    _write(study, comparison_results.document(study, rows, floor, rest))
-    facts = comparison_report.Facts(
-        study,
-        rows,
-        floor,
-        front,
-        advice,
-        comparison_paths.coupling(study),
-        paths,
-        orders,
-        kernels,
-        comparison_way.follow(study, command),
-        command,
-        devices.describe(study.model.denoiser.device),
-    )
-    comparison_report.write(study.folder / REPORT, facts)
+    device = devices.describe(study.model.denoiser.device)
+    facts = Facts(study, rows, floor, front, advice, command, device)
+    _publish(facts)
+    if study.with_paths:
+        try:
+            facts = _with_paths(facts)
+        except stopping.Interrupted as interrupted:
+            kept = f"Stopped; {study.folder / REPORT} has all samples, without what follows their paths"
+            raise stopping.Interrupted(interrupted.signum, kept) from None
+        _publish(facts)
     say(f"{filled.computed} cells computed, {comparison_study.there(study) - filled.computed} were there already")
     click.echo(advice)
     click.echo(study.folder / REPORT)
+
+
+def _with_paths(facts: Facts) -> Facts:
+    study, command = facts.study, facts.command
+    paths = comparison_paths.follow(study, [row.entry for row in facts.whole if row.entry is not None], command)
+    return replace(
+        facts,
+        paths=paths,
+        orders=comparison_results.orders(paths),
+        kernels=comparison_kernels.study_kernels(study, command),
+        way=comparison_way.follow(study, command),
+    )
+
+
+def _publish(facts: Facts) -> None:
+    """The results and the page."""
+    rest = {
+        "advice": facts.advice,
+        "front": [row.label for row in facts.front],
+        "paths": [comparison_paths.as_dict(each) for each in facts.paths],
+        "orders": [order.as_dict() for order in facts.orders],
+        "command": facts.command,
+    }
+    _write(facts.study, comparison_results.document(facts.study, facts.rows, facts.floor, rest))
+    comparison_report.write(facts.study.folder / REPORT, facts)
 
 
 def _write(study: Study, found: dict[str, Any]) -> None:
@@ -169,13 +181,17 @@ def open_study(source: str, options: Options, device: torch.device, *, dry: bool
                 f"{truth.judge.most} or less"
             )
         n = truth.judge.most
+    if max(options.seeds) >= truth.judge.seeds:
+        raise click.UsageError(
+            f"--seeds {max(options.seeds)}: the sets that samples are held against have seeds below {truth.judge.seeds}"
+        )
     words = [word for name, value in deciding.items() if value is not None for word in (flag(name), str(value))]
     words += [] if device.type == "cpu" else ["--device", device.type]
     truth_words = ["--reference"] if options.reference else []
     truth_words += [] if options.features is None else ["--features", options.features]
     return Study(
         *(source, model, truth, entries, refused, n, options.seeds, options.batch_size),
-        *(options.out or home, words, truth_words),
+        *(options.out or home, words, truth_words, options.paths),
     )
 
 

@@ -7,7 +7,7 @@ import time
 import torch
 
 from scoresde.denoisers import Denoiser
-from scoresde_cli.comparison_paths import calls, coupled, coupling
+from scoresde_cli.comparison_paths import calls, coupling, missing
 from scoresde_cli.comparison_study import Study
 from scoresde_cli.devices import describe
 from scoresde_cli.progress import duration
@@ -27,28 +27,30 @@ def lines(study: Study) -> list[str]:
         for curve, efforts in curves.items()
     ]
     rows += [f"  {refused.label:{width}}  cannot run: {refused.why}" for refused in study.refused]
-    missing = study.missing()
+    left = study.missing()
     total = len(study.entries) * len(study.seeds)
-    expected = study.batches * sum(entry.calls for _, entry in missing)
+    expected = study.batches * sum(entry.calls for _, entry in left)
     each = _seconds(study.model.denoiser, (min(study.batch_size, study.n), *study.model.space.shape))
     return [
         study.truth.judge.about,
         *rows,
-        f"{total} cells of {study.n:,} samples (solver, effort, seed), {total - len(missing)} of them there already",
+        f"{total} cells of {study.n:,} samples (solver, effort, seed), {total - len(left)} of them there already",
         f"about {expected * min(study.batch_size, study.n):,} evaluations of the network for one sample, and "
         f"{duration(expected * each)} on {describe(study.model.denoiser.device)}, judging not counted",
-        _of_paths(study, each),
+        *(_of_paths(study, each) if study.with_paths else []),
     ]
 
 
-def _of_paths(study: Study, each: float) -> str:
-    of = coupling(study)
-    expected = calls(study, [entry for entry in study.entries if coupled(entry)])
+def _of_paths(study: Study, each: float) -> list[str]:
+    of, new = coupling(study), missing(study, study.entries)
+    if not new:
+        return ["the coupled paths are there already"]
+    expected = calls(study, new)
     share = of.count / min(study.batch_size, study.n)
-    return (
+    return [
         f"then {of.count} coupled paths, about {expected * of.count:,} evaluations more, "
         f"and {duration(expected * each * share)}"
-    )
+    ]
 
 
 @torch.no_grad()

@@ -88,14 +88,18 @@ def follow(study: Study, entries: Sequence[Entry], command: str) -> list[Paths]:
         Interrupted: by a signal; cells that are whole stay. OSError: a cell cannot be written.
     """
     of, cells = coupling(study), study.cells()
-    entries = [entry for entry in entries if coupled(entry)]
-    missing = [entry for entry in entries if cells.read(_label(entry), _own(of, entry)) is None]
-    if missing:
-        with display("coupled evaluation", calls(study, missing) * -(-of.count // study.batch_size)) as show:
-            for entry, found in _computed(study, of, missing, show):
+    if new := missing(study, entries):
+        with display("coupled evaluation", calls(study, new) * -(-of.count // study.batch_size)) as show:
+            for entry, found in _computed(study, of, new, show):
                 cells.write(_label(entry), _own(of, entry), found, {"command": command})
             show.update(show.total)
-    return [paths for entry in entries for paths in _read(cells, of, entry)]
+    return [paths for entry in entries if coupled(entry) for paths in _read(cells, of, entry)]
+
+
+def missing(study: Study, entries: Sequence[Entry]) -> list[Entry]:
+    """Those that can be coupled and have no cell yet."""
+    of, cells = coupling(study), study.cells()
+    return [entry for entry in entries if coupled(entry) and cells.read(_label(entry), _own(of, entry)) is None]
 
 
 def calls(study: Study, entries: Sequence[Entry]) -> int:

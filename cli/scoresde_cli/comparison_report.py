@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import scoresde
-from scoresde.compare import Estimate, Measure
+from scoresde.compare import OFF, Estimate, Measure
 from scoresde.report import Page
 from scoresde.report.html import DASH, Cell
 from scoresde_cli import comparison_figures as figures
 from scoresde_cli import comparison_results as results
 from scoresde_cli.comparison_kernels import PATHS, Grid
-from scoresde_cli.comparison_paths import Coupling, Paths
+from scoresde_cli.comparison_paths import Paths, coupling
 from scoresde_cli.comparison_results import Order, Result
 from scoresde_cli.comparison_study import Study
 from scoresde_cli.comparison_way import STEPS, Way
@@ -30,6 +30,7 @@ class Facts:
     Args:
         rows: those that failed among them; front: the best at each cost.
         advice: one sentence; command: that made this; device: in words.
+        paths, orders, kernels, way: of single paths; empty and None where they were not followed.
     """
 
     study: Study
@@ -37,13 +38,12 @@ class Facts:
     floor: Mapping[str, Estimate]
     front: Sequence[Result]
     advice: str
-    coupling: Coupling
-    paths: Sequence[Paths]
-    orders: Sequence[Order]
-    kernels: Sequence[Grid]
-    way: Way
     command: str
     device: str
+    paths: Sequence[Paths] = ()
+    orders: Sequence[Order] = ()
+    kernels: Sequence[Grid] = ()
+    way: Way | None = None
 
     @property
     def whole(self) -> list[Result]:
@@ -83,8 +83,8 @@ def _cost(page: Page, facts: Facts) -> None:
     page.figure(
         figures.by_cost(facts.whole, judge.headline_measure, facts.floor[judge.headline], facts.front),
         f"{judge.headline_measure.about} {study.n:,} samples for each of {len(study.seeds)} "
-        f"{'seeds' if len(study.seeds) > 1 else 'seed'}; bars are 95 % intervals of the mean. Inside the strip a "
-        "solver cannot be told from the truth. The wide line joins what nothing cheaper is better than.",
+        f"{'seeds' if len(study.seeds) > 1 else 'seed'}; bars are 95 % intervals of the mean. The strip is "
+        "the floor: to be below it means nothing. The wide line joins what nothing cheaper is better than.",
         f"Curves of {judge.headline_measure.title} that fall towards the floor as evaluations grow.",
     )
     for measure in judge.measures:
@@ -92,7 +92,7 @@ def _cost(page: Page, facts: Facts) -> None:
             page.figure(
                 figures.by_cost(facts.whole, measure, facts.floor[measure.name], ()),
                 f"{measure.about} Right is {measure.ideal:g}; what is told from the floor and more than "
-                f"{results.OFF:.0%} off is not advised, however small its distance.",
+                f"{OFF:.0%} off is not advised, however small its distance.",
                 f"Curves of {measure.title} that come to {measure.ideal:g} as evaluations grow.",
             )
 
@@ -107,7 +107,8 @@ def _table(page: Page, facts: Facts) -> None:
         heads,
         [top, *([*_effort(row), *_cells(judge.measures, row.values), *_spent(row)] for row in facts.whole)],
         sortable=True,
-        caption=f"Means over {len(facts.study.seeds)} seeds with 95 % intervals; calls: evaluations of the network for "
+        caption=f"Means over {len(facts.study.seeds)} seeds ({len(facts.study.floor_seeds)} for the floor) with 95 % "
+        f"intervals; calls: evaluations of the network for "
         f"a sample; steps: or the tolerance; seconds for {facts.study.n:,} samples, and the most memory they took, "
         f"on {facts.device}",
     )
@@ -116,7 +117,7 @@ def _table(page: Page, facts: Facts) -> None:
 def _paths(page: Page, facts: Facts) -> None:
     if not facts.paths:
         return
-    of, space = facts.coupling, facts.study.model.space
+    of, space = coupling(facts.study), facts.study.model.space
     page.section("The same start, the same path")
     page.text(
         f"Here all solvers begin with the same {of.count} draws at t = 1, those of seed {of.seed}, and the ones with "
@@ -150,10 +151,11 @@ def _paths(page: Page, facts: Facts) -> None:
 
 
 def _pictures(page: Page, facts: Facts) -> None:
+    seed = coupling(facts.study).seed
     for number in range(min(PICTURES, len(facts.paths[0].ends))):
         page.figure(
             figures.coupled_pictures(facts.paths, number),
-            f"Sample {number} of seed {facts.coupling.seed}: a row for each solver, a column for each number of steps. "
+            f"Sample {number} of seed {seed}: a row for each solver, a column for each number of steps. "
             "Rows with the same equation end in the same picture.",
             "Rows of pictures that settle from left to right.",
         )
@@ -215,6 +217,8 @@ def _kernels(page: Page, facts: Facts) -> None:
 
 def _way(page: Page, facts: Facts) -> None:
     way, space, density = facts.way, facts.study.model.space, facts.study.model.density
+    if way is None:
+        return
     page.section("What one look says, and what is decided when")
     page.text(
         "At t = 1 the model is asked for x0 once, given noise alone: that is one-shot prediction, in truth the average "

@@ -7,19 +7,18 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import scoresde
-from scoresde.compare import Estimate, FittedOrder, Row, advise, fitted_order, over_seeds, pareto
+from scoresde.compare import Estimate, FittedOrder, Row, advise, faults, fitted_order, over_seeds, pareto
 from scoresde_cli.comparison_paths import Paths
 from scoresde_cli.comparison_plan import Entry
 from scoresde_cli.comparison_study import Filled, Found, Study
 
 FORMAT, VERSION = "scoresde-comparison", 1
 BASELINE = "ancestral"
-OFF = 0.1
 LEAST_POINTS = 3
 STRONG = "1/2 to 1"  # along a path with noise
 AGAIN = "again"  # the folder that commands write to, so that they compute
@@ -87,39 +86,22 @@ def _over_seeds(values: Sequence[float]) -> Estimate:
 
 def advice(study: Study, found: Sequence[Result], at_floor: dict[str, Estimate]) -> tuple[list[Result], str]:
     """The rows that nothing cheaper beats, and what to take, in one sentence."""
-    headline = study.truth.judge.headline
-    judged = [_judged(row, headline) for row in found]
-    sound = [_judged(row, headline) for row in found if row.error or _sound(study, row, at_floor)]
-    if all(row.failed for row in sound):
-        sound = judged
+    judged = [_judged(study, row, at_floor) for row in found]
     best = {row.label for row in pareto(judged)}
     front = sorted((row for row in found if row.label in best), key=lambda row: row.evaluations)
-    asked = [row.solver for row in sound]
-    sentence = advise(sound, at_floor[headline], baseline=BASELINE if BASELINE in asked else None)
+    baseline = BASELINE if BASELINE in [row.solver for row in judged] else None
+    sentence = advise(judged, at_floor[study.truth.judge.headline], baseline=baseline)
     return front, f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _sound(study: Study, row: Result, at_floor: dict[str, Estimate]) -> bool:
-    """Whether nothing that can be wrong in two ways is, by the intervals and by more than `OFF`.
-
-    A distance over all modes sees little of their width.
-    """
-    for measure in study.truth.judge.measures:
-        if measure.two_sided:
-            read, exact = row.values[measure.name], at_floor[measure.name]
-            told = read.low > exact.high or read.high < exact.low
-            if told and abs(read.value - exact.value) > OFF * measure.ideal:
-                return False
-    return True
-
-
-def _judged(row: Result, headline: str) -> Row:
-    entry = row.entry
+def _judged(study: Study, row: Result, at_floor: dict[str, Estimate]) -> Row:
+    entry, judge = row.entry, study.truth.judge
     if entry is None:
         return Row(row.label, row.label, None, math.nan, math.nan, Estimate(math.nan))
     name = entry.curve if entry.tolerance is None else f"{entry.curve} at {entry.tolerance:g}"
-    value = row.values.get(headline, Estimate(math.nan))
-    return Row(row.label, name, entry.plan.steps, row.evaluations, row.seconds, value)
+    value = row.values.get(judge.headline, Estimate(math.nan))
+    wrong = faults(judge.measures, row.values, at_floor) if row.values else ()
+    return Row(row.label, name, entry.plan.steps, row.evaluations, row.seconds, value, wrong)
 
 
 @dataclass(frozen=True)
@@ -169,7 +151,7 @@ def command(study: Study, row: Result) -> str:
         return ""
     words = ["scoresde", "compare", study.source, *row.entry.words(), "-n", study.n]
     words += ["--seeds", ",".join(map(str, study.seeds)), "--batch-size", study.batch_size]
-    return shlex.join(map(str, [*words, *study.model_words, *study.truth_words, "--out", AGAIN]))
+    return shlex.join(map(str, [*words, *study.model_words, *study.truth_words, "--no-paths", "--out", AGAIN]))
 
 
 def sample_command(study: Study, row: Result) -> str:
@@ -184,7 +166,7 @@ def sample_command(study: Study, row: Result) -> str:
 
 
 def document(
-    study: Study, found: Sequence[Result], at_floor: dict[str, Estimate], rest: dict[str, Any]
+    study: Study, found: Sequence[Result], at_floor: Mapping[str, Estimate], rest: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything, for results.json; numbers that are not finite are null.
 
@@ -201,6 +183,7 @@ def document(
         "truth": {"kind": study.truth.kind, "about": judge.about, "notes": list(study.truth.notes)},
         "n": study.n,
         "seeds": list(study.seeds),
+        "floor_seeds": study.floor_seeds,
         "batch_size": study.batch_size,
         "measures": [vars(measure) for measure in judge.measures],
         "headline": judge.headline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from scoresde_cli.models import Model
 from scoresde_cli.progress import Display, display
 
 Found = dict[str, Any]
+FLOORS = 20  # seeds of the floor at least, where there are data for as many
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Study:
         source: RUN; model_words, truth_words: the options that say which model and which truth it is, for commands.
         n: samples of each seed.
         folder: of results, report and cells.
+        with_paths: whether single paths are followed too.
     """
 
     source: str
@@ -41,6 +44,15 @@ class Study:
     folder: Path
     model_words: Sequence[str]
     truth_words: Sequence[str]
+    with_paths: bool = True
+
+    @property
+    def floor_seeds(self) -> list[int]:
+        """Those of samples, and more, since a ratio is known no better than the floor, which costs no samples."""
+        sets = self.truth.judge.floor_sets(self.n)
+        more = (seed for seed in range(FLOORS) if seed not in self.seeds)
+        wanted = FLOORS if sets is None else min(FLOORS, sets)
+        return [*self.seeds, *itertools.islice(more, max(0, wanted - len(self.seeds)))]
 
     @property
     def batches(self) -> int:
@@ -102,7 +114,7 @@ def fill(study: Study, command: str) -> Filled:
     """
     cells = study.cells()
     notes = {"torch": torch.__version__, "threads": torch.get_num_threads(), "command": command}
-    floors = [_floor(study, cells, seed, notes) for seed in study.seeds]
+    floors = [_floor(study, cells, seed, notes) for seed in study.floor_seeds]
     missing = study.missing()
     failed: set[int] = set()
     total = study.batches * sum(entry.calls for _, entry in missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from scoresde import checkpoint
 from scoresde._files import write_atomically
-from scoresde.compare import DataJudge, Judge, MixtureJudge, ReferenceJudge, memorisation
+from scoresde.compare import DataJudge, Judge, MixtureJudge, ReferenceJudge, memorisation, nearest
 from scoresde.data import DataError, Dataset
 from scoresde.distributions import GaussianMixture
 from scoresde.mixtures import MIXTURES
@@ -57,8 +58,13 @@ class Truth:
         """Whether samples are nearer to training data than new data are; nothing without data."""
         if self.train is None or self.held_out is None:
             return {}
-        found = memorisation(samples.cpu(), self.train, self.held_out)
+        found = memorisation(samples.cpu(), self.train, self.held_out, held_out_distances=self._yardstick)
         return {"ratio": found.ratio.value, "close": found.close.value}
+
+    @functools.cached_property
+    def _yardstick(self) -> Tensor | None:
+        """Distances of the held-out data: once, and not for each set of samples."""
+        return None if self.train is None or self.held_out is None else nearest(self.held_out, self.train)[0]
 
 
 def exact(source: str) -> Truth:

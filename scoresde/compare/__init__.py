@@ -1,6 +1,6 @@
 """Solvers compared: judges and their floors, estimates with intervals, costs, orders, and advice."""
 
-from scoresde.compare.advice import Row, advise, pareto
+from scoresde.compare.advice import OFF, Row, advise, faults, pareto
 from scoresde.compare.along import decided, estimates_along, one_shot
 from scoresde.compare.cell import Counted, Drawn, draw
 from scoresde.compare.coupled import coupled_ends, fine_solution, noise_law, strong_errors
@@ -16,6 +16,7 @@ from scoresde.compare.neighbours import Memorisation, memorisation, nearest
 from scoresde.compare.orders import FittedOrder, fitted_order
 
 __all__ = [
+    "OFF",
     "Counted",
     "DataJudge",
     "Drawn",
@@ -41,6 +42,7 @@ __all__ = [
     "estimates_along",
     "exact_denoiser",
     "exact_flow",
+    "faults",
     "fine_solution",
     "fitted_order",
     "flow_errors",

@@ -45,13 +45,15 @@ class Judge(abc.ABC):
         measures: what `values` and `floor_values` answer, in the order of tables.
         headline: the name of the measure that advice goes by.
         about: what the truth is, in a sentence or two.
-        most: the largest n that `values` and `floor_values` take; None where there is no end.
+        most: the largest n that `values` and `floor_values` take, half of what there is; None where there is no end.
+        seeds: all are below it.
     """
 
     measures: tuple[Measure, ...]
     headline: str
     about: str
     most: int | None = None
+    seeds: int = 2**32
 
     @abc.abstractmethod
     def values(self, samples: Tensor, seed: int) -> dict[str, float]:
@@ -68,6 +70,10 @@ class Judge(abc.ABC):
         Raises:
             ValueError: more than there are, or too few.
         """
+
+    def floor_sets(self, n: int) -> int | None:
+        """How many sets of n exact or real samples there are that share none; None where there is no end."""
+        return None if self.most is None else 2 * self.most // n
 
     @property
     def headline_measure(self) -> Measure:

@@ -13,6 +13,8 @@ for separate modes sampled rightly. Errors of mean and covariance are in units o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,7 @@ class MixtureJudge(Judge):
 
     measures = MEASURES
     headline = "sw2"
+    seeds = SEEDS
 
     def __init__(self, law: GaussianMixture) -> None:
         self.law = law
@@ -109,14 +112,20 @@ class MixtureJudge(Judge):
         }
 
     def _width(self, x: Tensor, mode: Tensor) -> float:
-        """Root mean square distance to the most likely mode's mean, along its axes in its standard deviations."""
-        total = 0.0
+        """Root mean square distance to the most likely mode's mean, along its axes in its standard deviations.
+
+        Axes along which a mode has no variance are left out; nan if there are no others.
+        """
+        total, count = 0.0, 0
         for i in mode.unique().tolist():
             z = x[mode == i] - self.law.means[i].to(x)
             if self.law.basis is not None:
                 z = z @ self.law.basis[i].to(x)
-            total += (z.square() / self.law.eigenvalues[i].to(x)).sum().item()
-        return (total / x.numel()) ** 0.5
+            variance = self.law.eigenvalues[i].to(x)
+            wide = variance > 0
+            total += (z[:, wide].square() / variance[wide]).sum().item()
+            count += len(z) * int(wide.sum())
+        return (total / count) ** 0.5 if count else math.nan
 
     def _generator_seed(self, seed: int) -> int:
         if not 0 <= seed < SEEDS:

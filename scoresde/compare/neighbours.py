@@ -66,8 +66,13 @@ def nearest(items: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     return distance, which
 
 
-def memorisation(samples: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
+def memorisation(
+    samples: Tensor, train: Tensor, held_out: Tensor, *, held_out_distances: Tensor | None = None
+) -> Memorisation:
     """Samples (n, *) and held-out items (m, *) by their distance to training items (N, *), all in the same units.
+
+    Args:
+        held_out_distances: `nearest(held_out, train)[0]`, where it is known from another set of samples.
 
     Raises:
         ValueError: shapes that differ, an empty set, or values that are not finite.
@@ -75,7 +80,7 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor) -> Memorisati
     if len(samples) == 0 or len(held_out) == 0:
         raise ValueError(f"{len(samples)} samples and {len(held_out)} held-out items; there must be some of each")
     ours, which = nearest(samples, train)
-    theirs, _ = nearest(held_out, train)
+    theirs = nearest(held_out, train)[0] if held_out_distances is None else held_out_distances
     threshold = theirs.quantile(QUANTILE).item()
     medians = median(ours), median(theirs)
     return Memorisation(

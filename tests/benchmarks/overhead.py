@@ -2,8 +2,8 @@
 
 The state is 64 x 1 x 28 x 28 in float32; the figure is the slope between 12 and 60 evaluations, the least of several
 rounds, so that what is paid once (the coefficients of a new grid, the first allocation) is shown apart. Peers are rows
-of the same run where they are installed (`peers.py` says how). With --network a small U-Net at batch 1 and 64 instead:
-total time over evaluations times the time of one call.
+of the same run where they are installed (`peer_samplers.py` says how). With --network a small U-Net at batch 1
+and 64 instead: total time over evaluations times the time of one call.
 
 python tests/benchmarks/overhead.py [--rounds 40] [--network] [--json FILE]
 """
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import peers
+import peer_samplers
 import torch
 from torch import Tensor, nn
 
@@ -142,7 +142,7 @@ def overhead(rounds: int) -> dict[str, dict[str, float]]:
     rows |= {f"{name}, randn": ours(solver, denoiser, x, randn) for name, solver in STOCHASTIC.items()}
     rows["Philox alone"] = noise_alone(philox)
     rows |= {f"{name}, Philox": ours(solver, denoiser, x, philox) for name, solver in STOCHASTIC.items()}
-    rows |= peers.overhead_rows(x)
+    rows |= peer_samplers.overhead_rows(x)
     table = {}
     print(f"{'':40s} {'us an evaluation':>18s} {'first run':>12s}")
     for name, run in rows.items():

@@ -3,10 +3,10 @@
 Deterministic: root mean square distance to the exact flow's end (RK45 at 1e-11, float64, 400 starts) and the median
 over starts, since a few paths that change mode decide the former. Stochastic: sliced 2-Wasserstein distance to exact
 samples over the exact-versus-exact floor, and the standard deviation within modes over the true one. Each on its own
-grid. With --peers the best tuned row of each peer is printed too (`peers.py` says how they are found). --curve:
-ancestral sampling's loss of standard deviation within modes, by steps, in 64 dimensions.
+grid; `peers.py` tunes them beside other packages'. --curve: ancestral sampling's loss of standard deviation within
+modes, by steps, in 64 dimensions.
 
-python tests/benchmarks/solvers.py [--peers] [--curve] [--json FILE]
+python tests/benchmarks/solvers.py [--curve] [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 from typing import Any
 
-import peers
 import torch
 from torch import Tensor
 
@@ -137,7 +136,6 @@ def ancestral_curve() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--json")
     arguments = parser.parse_args()
@@ -146,12 +144,6 @@ def main() -> None:
         result: dict[str, Any] = {"curve": ancestral_curve()}
     else:
         result = {"flow": flow_table(), "stochastic": law_table()}
-    if arguments.peers:
-        for name in LAWS:
-            law, sde = exact(name), sd.VP()
-            z = torch.randn(400, law.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-            result[f"peers {name}"] = peers.flow_rows(law, sde.prior_std() * z, [10, 20, 50])
-            result[f"peers {name}, laws"] = peers.law_rows(law, sde.prior_std() * z)
     if arguments.json:
         with open(arguments.json, "w") as stream:
             json.dump(result, stream, indent=2)
