@@ -22,7 +22,7 @@ from scoresde import checkpoint, grids
 from scoresde.chain import DDPM
 from scoresde.likelihood import ExactTrace, Hutchinson, flow_likelihood, matched_gaussian
 from scoresde.noise import uniform
-from scoresde_cli import likelihood_computing, likelihood_data, likelihood_table
+from scoresde_cli import likelihood_computing, likelihood_data, likelihood_flow, likelihood_table
 from scoresde_cli.main import run
 
 TRAIN = ("--preset", "tiny", "--steps", 3, "--batch-size", 8, "--validate-every", 0, "--sample-every", 0)
@@ -71,6 +71,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pictures whose trace is not exact unless asked for."""
+    folder = tmp_path_factory.mktemp("wide")
+    np.save(folder / "x.npy", np.random.default_rng(0).integers(0, 256, size=(20, 5, 5), dtype=np.uint8))
+    words = ("train", folder / "x.npy", "--out", folder / "run", "--held-out", 0, *TRAIN)
+    assert run([str(word) for word in words]) == 0
+    return folder / "run"
+
+
 # --- the numbers ---------------------------------------------------------------------------------------
 
 
@@ -108,6 +118,29 @@ def test_a_mixture_is_held_to_its_exact_log_density(call: Call) -> None:
     page = (folder / "report.html").read_text()
     assert shlex.join(map(str, ("scoresde", *RING))) in page
     assert page.count("<figure>") == 2
+
+
+def test_a_tolerance_is_met_and_what_does_not_settle_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("likelihood", "gmm:ring8", "-n", 8, *QUICK[:4])
+    code, out, _ = call(*words, "--tolerance", 1e-3)
+    assert code == 0
+    found = columns(place(out))
+    np.testing.assert_allclose(found["probability flow"], found["exact"], atol=1e-3)
+    assert place(out).name.startswith("draws-n8-tolerance0.001-K5")
+    page = (place(out) / "report.html").read_text()
+    assert re.search(r"to \d+ steps, doubled for each .* within 0.001 nats, which 8 of 8 do, by the exact trace", page)
+    monkeypatch.setattr(likelihood_flow, "DOUBLINGS", 1)
+    code, out, _ = call(*words, "--tolerance", 1e-9)
+    assert code == 0
+    problems = results(place(out))["problems"]
+    assert list(problems) == [str(i) for i in range(8)]
+    assert "sample 3 did not settle within 1e-09 nats" in problems["3"][0]
+
+
+def test_a_tolerance_of_pictures_asks_for_the_exact_trace(call: Call, wide: Path) -> None:
+    code, out, err = call("likelihood", wide, wide.parent / "x.npy", *QUICK[:4], "-n", 2, "--tolerance", 0.1)
+    assert (code, out) == (2, "")
+    assert "--tolerance needs the exact trace, which here costs 25 products" in err
 
 
 def test_terms_add_up_to_the_bound(call: Call) -> None:
@@ -350,6 +383,10 @@ def test_a_run_without_its_data(call: Call, points: Path, pictures: Path) -> Non
         (("gmm:ring8", "--bits", 8), "--bits and --dequantise are for pictures"),
         (("gmm:ring8", "--average", 0), "--average is for trained runs"),
         (("gmm:ring8", "--trace", "exact", "--probes", 2), "--probes means nothing to --trace exact"),
+        (("gmm:ring8", "--tolerance", 1e-4, "--probes", 2), "--probes means nothing to --tolerance"),
+        (("gmm:ring8", "--tolerance", 1e-4, "--steps", 9), "--steps and --tolerance exclude each other"),
+        (("gmm:ring8", "--tolerance", 1e-4, "--trace", "hutchinson"), "--trace hutchinson and --tolerance exclude"),
+        (("gmm:ring8", "--tolerance", 0), "--tolerance"),
         (("gmm:ring8", "--trace", "exact", "--gaussian-probes"), "--gaussian-probes means nothing"),
         (("gmm:ring8", "--probes", 1), "x>=2"),
         (("gmm:ring8", "--variance", "smal"), "Did you mean 'small'?"),

@@ -140,7 +140,7 @@ def test_what_cannot_be_judged_is_refused(samples: Tensor, words: str) -> None:
 def test_axes_without_variance_do_not_count_in_the_width() -> None:
     flat = sd.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [1.0, 0.0]])
     assert MixtureJudge(flat).values(flat.sample(4000, 5), 0)["width"] == pytest.approx(1.0, abs=0.05)
-    points = sd.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [9.0, 9.0]], [[0.0, 0.0], [0.0, 0.0]])
+    points = sd.GaussianMixture([0.25] * 4, [[0.0, 0.0], [9.0, 9.0], [0.0, 9.0], [9.0, 0.0]], [0.0] * 4)
     assert math.isnan(MixtureJudge(points).values(points.sample(40, 5), 0)["width"])
 
 

@@ -8,6 +8,7 @@ from problems import PROCESSES, gaussian, mixture
 from torch import Tensor, nn
 
 import scoresde as sd
+from scoresde.denoisers import Wrapped
 from scoresde.errors import NumericalError
 from scoresde.likelihood import matched_gaussian
 from scoresde.likelihood.multistep import quadrature
@@ -86,6 +87,23 @@ def test_what_does_not_settle_says_so() -> None:
     assert not bool(found.settled.any())
     assert (found.steps == 40).all()
     assert (found.change > 1e-14).all()
+    assert list(found.problems) == [0, 1, 2, 3]
+    assert "sample 2 did not settle within 1e-14 nats: the last doubling, to 40 steps, leaves" in found.problems[2]
+
+
+def test_what_is_not_finite_is_named_and_the_others_settle() -> None:
+    class Broken(Wrapped):
+        def predict(self, x: Tensor, t: Level) -> Tensor:
+            return torch.where(x.abs().amax(1, keepdim=True) > 50, torch.nan, self.inner.predict(x, t))
+
+    law = sd.GaussianMixture([1.0], [[0.0, 0.0]], [[1.0, 1.0]])
+    x = torch.tensor([[0.0, 1.0], [90.0, 0.0]], dtype=torch.float64)
+    found = sd.converged_likelihood(Broken(law.denoiser(sd.VP())), x, tolerance=1e-4)
+    assert found.settled.tolist() == [True, False]
+    assert found.nats.isfinite().tolist() == [True, False]
+    assert list(found.problems) == [1]
+    assert "sample 1 is not finite" in found.problems[1]
+    torch.testing.assert_close(found.nats[0], law.log_prob(x)[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("max_log_snr", [8.0, 4.0])

@@ -33,6 +33,7 @@ EXACT, TRAINED = names.LIKELIHOOD_MIXTURE, names.LIKELIHOOD_RUN
         "scoresde likelihood runs/digits                   # of the data that it never saw",
         "scoresde likelihood runs/faces new-faces/ -n 100 --chain-steps 1000 --variance large",
         "scoresde likelihood runs/signals signals.npy --trace exact --trajectories 1",
+        "scoresde likelihood gmm:grid25 --tolerance 1e-4",
         "scoresde likelihood gmm:modes64 --process ve --probes 8 --chain-steps 250 --grid logistic",
     ),
 )
@@ -54,6 +55,14 @@ EXACT, TRAINED = names.LIKELIHOOD_MIXTURE, names.LIKELIHOOD_RUN
 )
 @option(
     "--steps", type=click.IntRange(2), section=FLOW, help="From data to noise, for each of the data [default: 120]."
+)
+@option(
+    "--tolerance",
+    type=click.FloatRange(0.0, min_open=True),
+    section=FLOW,
+    metavar="NATS",
+    help="Instead of --steps, with the exact trace: double the steps of each of the data until its value stays within "
+    "so much.",
 )
 @option(
     "--trace",
@@ -130,6 +139,7 @@ def likelihood(
     n: int | None,
     bits: int | None,
     steps: int | None,
+    tolerance: float | None,
     trace: str,
     probes: int | None,
     gaussian_probes: bool,
@@ -160,10 +170,13 @@ def likelihood(
     Written are report.html, for a browser, results.json, and likelihoods.csv with a line for each of the data. The
     table is printed, and the report's place.
     """
-    if trace == names.EXACT_TRACE:
-        for word, asked in (("--probes", probes is not None), ("--gaussian-probes", gaussian_probes)):
-            if asked:
-                raise click.UsageError(f"{word} means nothing to --trace exact, which draws none")
+    for word, asked in (("--probes", probes is not None), ("--gaussian-probes", gaussian_probes)):
+        if asked and (trace == names.EXACT_TRACE or tolerance is not None):
+            other = "--tolerance, which random probes do not reach" if tolerance is not None else "--trace exact"
+            raise click.UsageError(f"{word} means nothing to {other}")
+    if tolerance is not None and (steps is not None or trace == names.HUTCHINSON):
+        word = "--steps" if steps is not None else "--trace hutchinson"
+        raise click.UsageError(f"{word} and --tolerance exclude each other: it takes the steps that it needs, exactly")
 
     from scoresde_cli.likelihood_method import Wish
     from scoresde_cli.likelihood_running import run
@@ -178,6 +191,7 @@ def likelihood(
         seed=seed,
         bits=bits,
         steps=steps,
+        tolerance=tolerance,
         trace=trace,
         probes=probes,
         gaussian_probes=gaussian_probes,

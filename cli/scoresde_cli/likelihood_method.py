@@ -17,6 +17,7 @@ class Method:
 
     seed: int
     steps: int | None
+    tolerance: float | None
     trace: str
     probes: int | None
     gaussian_probes: bool
@@ -40,6 +41,7 @@ class Wish:
     seed: int
     bits: int | None
     steps: int | None
+    tolerance: float | None
     trace: str
     probes: int | None
     gaussian_probes: bool
@@ -64,6 +66,7 @@ class Wish:
         return Method(
             seed=self.seed,
             steps=self.steps,
+            tolerance=self.tolerance,
             trace=self.trace,
             probes=self.probes,
             gaussian_probes=self.gaussian_probes,

@@ -116,7 +116,8 @@ def _label(judged: Judged, method: Method) -> str:
     dequantise = "" if method.dequantise is None else f"-dequantise{method.dequantise}"
     probes = "" if method.trace == AUTO and method.probes is None else f"-{method.trace}{method.probes or ''}"
     chain = f"K{method.chain_steps}-{method.variance}-{method.grid}-M{method.trajectories}"
-    return f"{judged.label}-n{len(judged.x)}{probes}{dequantise}-{chain}-seed{method.seed}"
+    tolerance = "" if method.tolerance is None else f"-tolerance{method.tolerance:g}"
+    return f"{judged.label}-n{len(judged.x)}{probes}{tolerance}{dequantise}-{chain}-seed{method.seed}"
 
 
 def _there(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -170,8 +170,8 @@ COMPARE_RUN = Comparison("ancestral,em,er-sde,ddim,unipc,ode", "5,10,20,50,100",
 
 OPTIMAL = "optimal"
 BOUND_VARIANCES = (*VARIANCES, OPTIMAL)
-AUTO, EXACT_TRACE = "auto", "exact"
-TRACES = (AUTO, EXACT_TRACE, "hutchinson")
+AUTO, EXACT_TRACE, HUTCHINSON = "auto", "exact", "hutchinson"
+TRACES = (AUTO, EXACT_TRACE, HUTCHINSON)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from scoresde.denoisers import Denoiser
 from scoresde.distributions import GaussianMixture
 from scoresde.likelihood.divergence import ExactTrace
-from scoresde.likelihood.likelihood import flow_likelihood
+from scoresde.likelihood.likelihood import FlowLikelihood, flow_likelihood
 
 FIRST, DOUBLINGS = 30, 5
 CHANCE = 16.0  # how much smaller than the change before one may be, and not be taken for chance
@@ -27,12 +28,16 @@ class Converged:
             error that is left is smaller.
         steps: the last number of steps of each sample.
         settled: whether `change` is within the tolerance.
+        mismatch: of the prior, as in `FlowLikelihood`.
+        problems: sample by number -> what is wrong with it: it failed, or did not settle.
     """
 
     nats: Tensor
     change: Tensor
     steps: Tensor
     settled: Tensor
+    mismatch: Tensor
+    problems: dict[int, str]
 
 
 def converged_likelihood(
@@ -46,6 +51,7 @@ def converged_likelihood(
     batch_size: int | None = None,
     terminal: GaussianMixture | None = None,
     max_log_snr: float | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Converged:
     """log p(x) by the exact trace, each sample with as many steps as it needs.
 
@@ -57,7 +63,7 @@ def converged_likelihood(
     Args:
         tolerance: in nats.
         steps: to begin with; `doublings`: how often they may be doubled.
-        ids, batch_size, terminal, max_log_snr: as for `flow_likelihood`.
+        ids, batch_size, terminal, max_log_snr, on_step: as for `flow_likelihood`.
 
     Raises:
         ValueError: a tolerance that is not positive, no doublings, or what `flow_likelihood` refuses.
@@ -66,7 +72,7 @@ def converged_likelihood(
         raise ValueError(f"tolerance = {tolerance}, doublings = {doublings}; both must be positive")
     numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
 
-    def walk(rows: Tensor, steps: int) -> Tensor:
+    def walk(rows: Tensor, steps: int) -> FlowLikelihood:
         return flow_likelihood(
             denoiser,
             x[rows.to(x.device)],
@@ -77,19 +83,36 @@ def converged_likelihood(
             terminal=terminal,
             max_log_snr=max_log_snr,
             runge_kutta=True,
-        ).nats.cpu()
+            on_step=on_step,
+        )
 
     rows = torch.arange(len(x))
-    nats = walk(rows, steps)
+    first = walk(rows, steps)
+    nats, mismatch = first.nats.cpu(), first.mismatch.cpu()
     change, last = torch.full_like(nats, torch.inf), torch.full_like(nats, torch.inf)
     taken = torch.full((len(x),), steps)
     for _ in range(doublings):
         steps *= 2
-        finer = walk(rows, steps)
+        found = walk(rows, steps)
+        finer = found.nats.cpu()
         moved = (finer - nats[rows]).abs()
         change[rows] = torch.maximum(moved, last[rows] / CHANCE)  # the first change may be small by chance
-        last[rows], nats[rows], taken[rows] = moved, finer, steps
+        last[rows], nats[rows], mismatch[rows], taken[rows] = moved, finer, found.mismatch.cpu(), steps
         rows = rows[change[rows] > tolerance]
         if len(rows) == 0:
             break
-    return Converged(nats, change, taken, change <= tolerance)
+    problems = first.problems | {
+        i: _unsettled(i, nats[i].item(), change[i].item(), int(taken[i]), tolerance)
+        for i in (~(change <= tolerance)).nonzero().flatten().tolist()
+        if i not in first.problems
+    }
+    return Converged(nats, change, taken, change <= tolerance, mismatch, problems)
+
+
+def _unsettled(i: int, nats: float, change: float, steps: int, tolerance: float) -> str:
+    if math.isnan(nats):
+        return f"the likelihood of sample {i} is finite with {steps // 2} steps and not with {steps}"
+    return (
+        f"the likelihood of sample {i} did not settle within {tolerance:g} nats: the last doubling, to {steps} steps, "
+        f"leaves {change:.2g}"
+    )
