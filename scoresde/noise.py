@@ -27,9 +27,10 @@ from scoresde.brownian import BrownianPath, rounded
 
 __all__ = ["BrownianNoise", "CounterNoise", "Noise", "normal", "philox4x32", "philox_word", "uniform"]
 
-# Streams keep apart what shares a seed, a sample and a step: the start, draw k of a step (stream 1 + k), and
-# Brownian path k (stream 2^32 - 1 - k).
+# Streams keep apart what shares a seed, a sample and a step: the start, draw k of a step (stream 1 + k), what is no
+# solver's noise (from 2^31 on), and Brownian path k (stream 2^32 - 1 - k).
 START, STEPS = 0, 1
+RESAMPLING, ACCEPTANCE, MEASURING, COMPONENTS = range((1 << 31) + 1, (1 << 31) + 5)
 
 
 def uniform(

@@ -101,7 +101,7 @@ SOLVERS, STEPS, TOLERANCES, GRIDS, SEEDS = Solvers(), Numbers(whole=True), Numbe
     default=True,
     section=WHAT,
     help="Whether to follow single paths too: all solvers along the same noise, the reverse kernels of mixtures, "
-    "E[x0 | x_t] on the way [default: yes].",
+    "E[x0 | x_t] on the way.",
 )
 @average_option(WHICH)
 @process_options("Forward process of gmm:NAME")

@@ -29,13 +29,12 @@ from torch import Tensor
 from scoresde._tensors import expand, flat_sum
 from scoresde.inverse.gaussian_step import GaussianStep
 from scoresde.inverse.problem import Problem, Run
-from scoresde.noise import uniform
+from scoresde.noise import ACCEPTANCE, uniform
 
 TARGET, TARGET_OF_WALK = 0.57, 0.23
 GAIN = 2.0
 SMALLEST, LARGEST = 1e-12, 20.0
 """Of h: at the largest, a = 5e-5."""
-STREAM = (1 << 31) + 2  # of uniform numbers, off those of `CounterNoise` and of resampling
 FIRST_DRAW = 1 << 20  # draw numbers of the proposals, off those of the methods
 
 
@@ -94,7 +93,7 @@ def langevin(
     """
     noise, steps = run.noise(problem).at(step, 0.0, 0.0), adapting + held
     # (B, steps) at once: a draw of one number costs as much
-    u = uniform(run.seed, run.ids, (steps,), step=step, stream=STREAM, dtype=torch.float64, device=m.device)
+    u = uniform(run.seed, run.ids, (steps,), step=step, stream=ACCEPTANCE, dtype=torch.float64, device=m.device)
     h, total = chain.h, torch.zeros_like(chain.h)
     at, target = _point(problem, m, r, chain.x, drift), TARGET if drift else TARGET_OF_WALK
     for i in range(steps):

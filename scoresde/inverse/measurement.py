@@ -11,9 +11,7 @@ from torch import Tensor
 from scoresde._tensors import flat_sum
 from scoresde.linalg import Operator
 from scoresde.linalg.base import Shape
-from scoresde.noise import normal
-
-STREAM = (1 << 31) + 3  # of the noise of a measurement, off those of whatever restores it with the same seed
+from scoresde.noise import MEASURING, normal
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class GaussianMeasurement:
     def simulate(self, x: Tensor, seed: int = 0) -> Tensor:
         """A draw of y given x, (B, *); the noise of row i is a function of (seed, i), with seed in [0, 2^64)."""
         clean = self.operator(x)
-        z = normal(seed, torch.arange(len(clean)), tuple(clean.shape[1:]), stream=STREAM, dtype=torch.float64)
+        z = normal(seed, torch.arange(len(clean)), tuple(clean.shape[1:]), stream=MEASURING, dtype=torch.float64)
         return clean + self.std(clean) * z.to(clean)
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:

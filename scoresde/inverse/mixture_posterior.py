@@ -11,9 +11,7 @@ from torch import Tensor
 from scoresde.distributions import GaussianMixture
 from scoresde.inverse.problem import Draws, Method, Problem, Run
 from scoresde.linalg import Operator
-from scoresde.noise import uniform
-
-LABELS = (1 << 31) + 2  # the stream of random words that choose components
+from scoresde.noise import COMPONENTS, uniform
 
 
 def pushforward(law: GaussianMixture, operator: Operator) -> GaussianMixture:
@@ -63,5 +61,5 @@ class MixturePosterior(Method):
         z = torch.linalg.solve_triangular(factor, (y[:, None] - means)[..., None], upper=False)[..., 0]
         log_w = self.law.weights.log() - 0.5 * z.square().sum(-1) - factor.diagonal(dim1=1, dim2=2).log().sum(-1)
         edges = torch.softmax(log_w, 1).cumsum(1).expand(len(run.ids), -1).contiguous()
-        u = uniform(run.seed, run.ids, (1,), stream=LABELS, dtype=torch.float64)
+        u = uniform(run.seed, run.ids, (1,), stream=COMPONENTS, dtype=torch.float64)
         return torch.searchsorted(edges, u * edges[:, -1:])[:, 0].clamp_max(len(self.law.weights) - 1)

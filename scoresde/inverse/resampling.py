@@ -7,9 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from scoresde.noise import uniform
-
-STREAM = (1 << 31) + 1  # of random words for resampling, off those of `CounterNoise`
+from scoresde.noise import RESAMPLING, uniform
 
 
 def systematic(log_weights: Tensor, u: float, n: int | None = None) -> Tensor:
@@ -26,7 +24,7 @@ def systematic(log_weights: Tensor, u: float, n: int | None = None) -> Tensor:
 def offset(seed: int, step: int) -> float:
     """The uniform number for `systematic`: a function of the seed and of which resampling it is."""
     zero = torch.zeros(1, dtype=torch.int64)
-    return uniform(seed, zero, (1,), step=step, stream=STREAM, dtype=torch.float64).item()
+    return uniform(seed, zero, (1,), step=step, stream=RESAMPLING, dtype=torch.float64).item()
 
 
 def effective_number(log_weights: Tensor) -> float:

@@ -30,7 +30,6 @@ NODES, NODE_WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.legga
 @dataclass(frozen=True)
 class ExponentialEuler(Solver[Reverse]):
     """Exponential Euler-Maruyama with noise share eta; it needs alpha > 0 (cosine, rectified flow: not at t = 1).
-    1.
 
     Raises:
         ValueError: eta negative; at the first step, alpha = 0 there.
