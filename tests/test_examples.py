@@ -37,6 +37,12 @@ def test_the_mixtures_are_drawn(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.png"]
 
 
+def test_a_solver_is_chosen(capsys: pytest.CaptureFixture) -> None:
+    advice = example("which_solver").main(counts=(5, 20), n=400, seeds=range(3))
+    assert advice in capsys.readouterr().out
+    assert "ancestral" in advice
+
+
 def test_the_readmes_python_runs_as_pasted(capsys: pytest.CaptureFixture) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert blocks

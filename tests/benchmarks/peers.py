@@ -62,7 +62,7 @@ def flow_rows(law: sd.GaussianMixture, x1: Tensor, budgets: list[int]) -> list[d
 
         scores, best, bad = tune(peer, score)
         usual = peer.settings[0]
-        cells = f"{scores[best]:10.3g}  {best:13s} {scores[usual]:10.3g}  {usual}"
+        cells = f"{scores[best]:10.3g}  {best:16s} {scores[usual]:10.3g}  {usual}"
         print(f"{peer.name:26s} {n:5d} {cells}{bad}", flush=True)
         rows.append({"peer": peer.name, "evaluations": n, "best": best, "default": usual, "rms": scores})
     return rows
@@ -101,7 +101,7 @@ def law_rows(law: sd.GaussianMixture) -> list[dict[str, Any]]:
             w2, error = runs(functools.partial(draw, setting=setting), exact)
             w = width(law, draw(0, setting))
             row |= {key: setting, f"{key}_w2": w2, f"{key}_w2_error": error, f"{key}_width": w}
-            cells += f" {w2:8.4f} +- {error:.4f} {w:7.3f}  {setting:13s}"
+            cells += f" {w2:8.4f} +- {error:.4f} {w:7.3f}  {setting:16s}"
         print(f"{peer.name:26s}{cells}{bad}", flush=True)
         rows.append(row)
     return rows
