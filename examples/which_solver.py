@@ -1,7 +1,7 @@
-"""Which solver for this model? Errors beside their floor, costs, and one sentence of advice: `scoresde compare` in Python.
+"""Which solver for this model? Errors beside their floor, costs, and one sentence of advice, from Python.
 
-The law is known here, so its own samples are the truth. For a trained network take `sd.compare.DataJudge` with held-out
-data, and the same lines.
+This is what `scoresde compare` does. The law is known here, so that its own samples are the truth; for a trained
+network take `sd.compare.DataJudge` with held-out data, and the same lines.
 
 python examples/which_solver.py
 """
