@@ -91,14 +91,16 @@ class DDPM:
         """The chain with the signal-to-noise ratios of any linear process at the given times.
 
         x_k is X_t / sqrt(alpha^2 + sigma^2), so that abar_k = alpha^2 / (alpha^2 + sigma^2): for a process that
-        preserves the variance, `from_sde`. Where the log-SNR is below -14 it is raised to that: a chain ends with some
-        signal.
+        preserves the variance, `from_sde`. It ends with some signal: where the log-SNR is below -14 it is raised to
+        that, and of several such times the first alone is a step.
 
         Raises:
-            ValueError: as for `from_sde`, and two times below a log-SNR of -14.
+            ValueError: as for `from_sde`.
         """
         rising = _rising(times)
-        log_snr = sde.log_snr(rising[1:]).clamp_min(MIN_LOG_SNR)
+        log_snr = sde.log_snr(rising[1:])
+        heard = int((log_snr > MIN_LOG_SNR).sum())
+        log_snr = log_snr[: heard + 1].clamp_min(MIN_LOG_SNR)
         log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.nn.functional.logsigmoid(log_snr)])
         return cls(-torch.expm1(torch.diff(log_abar)))
 

@@ -287,8 +287,27 @@ def test_paths_can_be_left_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
     assert "coupled" not in call(*WORDS, "--no-paths", "--dry-run")[1]
 
 
+def test_noise_that_does_not_shrink_is_judged_and_not_coupled(call: Call) -> None:
+    words = (*WORDS, "--solvers", "pc,unipc", "--steps", 4)
+    assert call(*words, "--dry-run")[0] == 0
+    assert call(*words)[0] == 0
+    assert set(rows()) == {"pc, 4 steps", "unipc, 4 steps"}
+    assert [paths["label"] for paths in results()["paths"]] == ["unipc, 4 steps"]
+    assert results()["orders"] == []
+
+
+def test_an_effort_that_cannot_be_leaves_the_others(call: Call) -> None:
+    words = ("compare", "gmm:uneven", "--solvers", "unipc", "--steps", "10,2000", "--grids", "trailing", *SMALL)
+    out = call(*words, "--dry-run")[1]
+    assert "2 cells of 60 samples" in out
+    assert "unipc on trailing, 2000 steps  cannot run: " in out
+
+
 def test_a_dry_run_counts_the_paths_that_are_missing(call: Call, there: Path) -> None:
-    assert call(*WORDS, "--dry-run")[1].splitlines()[-1] == "the coupled paths are there already"
+    assert (
+        call(*WORDS, "--dry-run")[1].splitlines()[-1]
+        == "there are no coupled paths to follow that are not there already"
+    )
     more = call(*WORDS, "--solvers", "ancestral,unipc,ddim", "--dry-run")[1].splitlines()[-1]
     assert more.startswith("then 20 coupled paths, about ")
 

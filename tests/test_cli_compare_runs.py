@@ -123,6 +123,31 @@ def test_points_of_the_plane_are_their_own_features(call: Call, points: Path) ->
     assert (code, "arrays are their own features" in err) == (2, True)
 
 
+def test_features_that_fail_later_or_change_are_the_users(call: Call, here: Path) -> None:
+    """What fails after the first pictures is told in words, and numbers from another file are not taken for the same."""
+    np.save("w.npy", np.ones(36))
+    Path("late_of_mine.py").write_text(
+        "import numpy as np, torch\n"
+        "def picky(x):\n    assert len(x) <= 10\n    return x.flatten(1)\n"
+        "def read(x):\n    return x.flatten(1) * torch.from_numpy(np.load('w.npy')).float()\n"
+    )
+    words = ("compare", "run", "--solvers", "unipc", "--steps", 2, "-n", 8, "--seeds", "0,1", "--no-paths")
+    code, _, err = call(*words, "--features", "late_of_mine:picky")
+    assert (code, "Traceback" in err) == (2, False)
+    assert "late_of_mine:picky fails for a batch of shape" in err
+    assert call(*words, "--features", "late_of_mine:read")[0] == 0
+    before = results()["rows"][0]["values"]["frechet"]
+    np.save("w.npy", 2 * np.ones(36))
+    _, _, err = call(*words, "--features", "late_of_mine:read")
+    assert "2 cells computed" in err
+    assert results()["rows"][0]["values"]["frechet"] == pytest.approx({k: 4 * v for k, v in before.items()}, rel=1e-3)
+
+
+def test_adaptive_solvers_alone_make_a_page_of_pictures(call: Call, here: Path) -> None:
+    code, out, _ = call("compare", "run", "--solvers", "ode", "--tolerances", 0.1, "-n", 4, "--seeds", "0,1")
+    assert (code, out.splitlines()[-1]) == (0, "run/compare/report.html")
+
+
 def no_held_out(folder: Path) -> None:
     items = np.random.default_rng(0).integers(0, 256, size=(20, 6, 6), dtype=np.uint8)
     trained(Path(), items, "--held-out", 0)
@@ -165,7 +190,7 @@ def test_fine_steps_of_the_model_stand_for_data(
     assert bool(found["truth"]["notes"]) == bool(note)
     assert all(row["nearness"] == {} for row in found["rows"])
     (reference,) = Path("run/compare").glob("reference-*.npy")
-    assert np.load(reference).shape == (32, 1, 6, 6)
+    assert np.load(reference).shape == (80, 1, 6, 6)
     code, _, err = call(*WORDS, *words, "--seeds", "0-2")
     assert (code, "4 cells computed, 8 were" in err, "step of the reference" in err) == (0, True, False)
 
@@ -182,7 +207,7 @@ def test_features_of_your_own(call: Call, here: Path, monkeypatch: pytest.Monkey
     assert "--features mine_of_mine:rows" in found["rows"][0]["command"]
     assert "--features" not in found["rows"][0]["sample_command"]
     for name, hint in (
-        ("mine_of_mine:wrong", "features of 2 items must be (2, F), got ()"),
+        ("mine_of_mine:wrong", "features of 4 items must be (4, F), got ()"),
         ("mine_of_mine:broken", "in mine_of_mine.py, line 9: AttributeError"),
         ("mine_of_mine:number", "is of type int"),
         ("mine_of_mine:row", "Did you mean 'rows'?"),

@@ -23,6 +23,7 @@ from scoresde.compare import (
     learn_features,
     memorisation,
     nearest,
+    over_seeds,
     picture_features,
     read_features,
     write_features,
@@ -237,12 +238,21 @@ def test_new_data_are_not_memorised_and_copies_are() -> None:
 
 
 def test_the_share_of_close_samples_has_the_interval_of_clopper_and_pearson() -> None:
-    held_out = torch.linspace(1.0, 2.0, 101)[:, None]  # the 1 % quantile is 1.01
+    held_out = torch.linspace(1.0, 2.0, 199)[:, None]  # of 199 the second, in 200 gaps, is the 1 % quantile
     samples = torch.tensor([0.0, 0.5, 1.0, 1.02, *[1.5] * 16])[:, None]
     found = memorisation(samples, torch.zeros(1, 1), held_out)
-    assert found.threshold == pytest.approx(1.01)
+    assert found.threshold == pytest.approx(1 + 1 / 198)
     assert found.close.value == pytest.approx(3 / 20)
     assert (found.close.low, found.close.high) == pytest.approx((0.0321, 0.3789), abs=1e-4)  # their table
+
+
+@pytest.mark.parametrize("held_out", [20, 150, 500])
+def test_new_data_are_too_near_as_often_as_expected(held_out: int) -> None:
+    train, fresh = normal(400, 3, seed=1), normal(4000, 3, seed=2)
+    found = over_seeds([memorisation(fresh, train, normal(held_out, 3, seed=k)).close.value for k in range(10, 50)])
+    expected = memorisation(fresh[:1], train, fresh[:held_out]).expected
+    assert expected == max(0.01, 1 / (held_out + 1))
+    assert abs(found.value - expected) < 2 * (found.high - found.value)
 
 
 def test_items_that_do_not_fit_are_refused() -> None:

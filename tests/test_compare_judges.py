@@ -145,8 +145,19 @@ def test_axes_without_variance_do_not_count_in_the_width() -> None:
 
 
 def test_how_many_floors_there_are() -> None:
-    assert MixtureJudge(LAW).floor_sets(10**9) is None
-    assert [judge.floor_sets(250) for judge in (DATA, REFERENCE)] == [8, 4]
+    assert MixtureJudge(LAW).floor_sets(10**9) > 10**6
+    assert [judge.floor_sets(250) for judge in (DATA, REFERENCE)] == [8, 2]
+    assert [judge.floor_sets(judge.most or 0) for judge in (DATA, REFERENCE)] == [2, 1]
+
+
+@pytest.mark.parametrize(("count", "n"), [(20, 5), (23, 5), (7, 7)])
+def test_parts_share_nothing_until_they_recur(count: int, n: int) -> None:
+    whole = count // n
+    parts = [data_judge.part(count, n, k).tolist() for k in range(whole + 1)]
+    assert all(len(part) == n for part in parts)
+    assert len({i for part in parts[:whole] for i in part}) == whole * n
+    assert parts[whole] == parts[0]
+    assert parts[0] != sorted(parts[0]) or n < 3
 
 
 # Data, and the model's own fine steps
@@ -179,10 +190,10 @@ def test_of_sorted_held_out_data_a_capped_distance_sees_all(monkeypatch: pytest.
 
 def test_a_reference_and_its_floor_share_nothing() -> None:
     judge = ReferenceJudge(array_features(normals(20, 0)), torch.arange(20.0)[:, None].expand(20, 4))
-    alike = judge.values(judge.reference[torch.randperm(20, generator=torch.Generator().manual_seed(3))[:10]], 3)
+    alike = judge.values(judge.reference[data_judge.part(20, 5, 3)], 3)
     assert alike["sw2"] == pytest.approx(0.0, abs=1e-9)  # the truth of seed 3
-    assert judge.floor_values(10, 3)["sw2"] > 0.1
-    assert judge.floor_values(10, 3) != judge.floor_values(10, 4)
+    assert judge.floor_values(5, 0)["sw2"] > 0.1
+    assert judge.floor_values(5, 0) != judge.floor_values(5, 1)
 
 
 @pytest.mark.parametrize(("judge", "most"), [(DATA, 1000), (REFERENCE, 500)], ids=["data", "reference"])

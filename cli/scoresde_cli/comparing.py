@@ -123,12 +123,17 @@ def _finish(study: Study, command: str) -> None:
 def _with_paths(facts: Facts) -> Facts:
     study, command = facts.study, facts.command
     paths = comparison_paths.follow(study, [row.entry for row in facts.whole if row.entry is not None], command)
+    try:
+        way = comparison_way.follow(study, command)
+    except NumericalError as error:
+        say(f"Warning: E[x0 | x_t] along the way: {error}")
+        way = None
     return replace(
         facts,
         paths=paths,
         orders=comparison_results.orders(paths),
         kernels=comparison_kernels.study_kernels(study, command),
-        way=comparison_way.follow(study, command),
+        way=way,
     )
 
 
@@ -190,7 +195,7 @@ def open_study(source: str, options: Options, device: torch.device, *, dry: bool
     truth_words = ["--reference"] if options.reference else []
     truth_words += [] if options.features is None else ["--features", options.features]
     return Study(
-        *(source, model, truth, entries, refused, n, options.seeds, options.batch_size),
+        *(source, model, truth, entries, refused, n, options.seeds, min(options.batch_size, n)),
         *(options.out or home, words, truth_words, options.paths),
     )
 

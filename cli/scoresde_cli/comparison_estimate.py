@@ -44,7 +44,7 @@ def lines(study: Study) -> list[str]:
 def _of_paths(study: Study, each: float) -> list[str]:
     of, new = coupling(study), missing(study, study.entries)
     if not new:
-        return ["the coupled paths are there already"]
+        return ["there are no coupled paths to follow that are not there already"]
     expected = calls(study, new)
     share = of.count / min(study.batch_size, study.n)
     return [

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from scoresde.compare import Estimate, exact_denoiser, exact_flow, median, starts
-from scoresde.compare.coupled import FLOW, coupled_ends, fine_solution, noise_law, path_distances, root_mean_square
+from scoresde.compare.coupled import FLOW, Law, coupled_ends, fine_solution, noise_law, path_distances, root_mean_square
 from scoresde.errors import NumericalError
-from scoresde_cli.comparison_cells import Cells, packed, plain, unpacked
+from scoresde_cli.comparison_cells import Cells, packed, unpacked
 from scoresde_cli.comparison_plan import Entry
 from scoresde_cli.comparison_study import Found, Study
 from scoresde_cli.comparison_truth import EXACT
@@ -36,7 +36,7 @@ class Paths:
     Args:
         error: root mean square distance of its ends to the solution of its equation on the same paths: the exact flow
             where it is known, a fine solution otherwise; typical: of the median path.
-        resolution: of that solution, about: what an error must be above to be seen.
+        resolution, typical_resolution: of that solution, about: what an error must be above to be seen.
         law: the noise of its equation over that of the reverse SDE, at three times.
         ends: of the first few paths, (SHOWN, *), in the user's units.
     """
@@ -45,7 +45,8 @@ class Paths:
     error: Estimate
     typical: Estimate
     resolution: float
-    law: tuple[float, ...]
+    typical_resolution: float
+    law: Law
     ends: np.ndarray
 
     @property
@@ -63,7 +64,7 @@ class Coupling:
     fine_steps: int
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "paths", "seed": self.seed, "paths": self.count, "fine_steps": self.fine_steps}
+        return {"kind": "paths", "format": 2, "seed": self.seed, "paths": self.count, "fine_steps": self.fine_steps}
 
 
 def coupling(study: Study) -> Coupling:
@@ -71,11 +72,6 @@ def coupling(study: Study) -> Coupling:
     kind = EXACT if study.truth.kind == EXACT else "other"
     steps = max((entry.plan.steps or 0 for entry in study.entries), default=0)
     return Coupling(min(study.n, COUNT[kind]), study.seeds[0], max(FINE[kind], 2 * steps))
-
-
-def coupled(entry: Entry) -> bool:
-    """Whether it can follow a path that is given: not with noise in steps of its own choice."""
-    return not (entry.plan.solver.adaptive and entry.plan.solver.stochastic)
 
 
 def follow(study: Study, entries: Sequence[Entry], command: str) -> list[Paths]:
@@ -93,25 +89,39 @@ def follow(study: Study, entries: Sequence[Entry], command: str) -> list[Paths]:
             for entry, found in _computed(study, of, new, show):
                 cells.write(_label(entry), _own(of, entry), found, {"command": command})
             show.update(show.total)
-    return [paths for entry in entries if coupled(entry) for paths in _read(cells, of, entry)]
+    return [paths for entry in entries for paths in _read(cells, of, entry)]
 
 
-def missing(study: Study, entries: Sequence[Entry]) -> list[Entry]:
-    """Those that can be coupled and have no cell yet."""
+def missing(study: Study, entries: Sequence[Entry]) -> list[tuple[Entry, Law]]:
+    """Those that can follow a given path and have no cell yet, with the noise of their equation."""
     of, cells = coupling(study), study.cells()
-    return [entry for entry in entries if coupled(entry) and cells.read(_label(entry), _own(of, entry)) is None]
+    return [
+        (entry, law)
+        for entry in entries
+        if cells.read(_label(entry), _own(of, entry)) is None and (law := _law(study, entry)) is not None
+    ]
 
 
-def calls(study: Study, entries: Sequence[Entry]) -> int:
+def _law(study: Study, entry: Entry) -> Law | None:
+    """None for noise in steps of its own choice, or that does not shrink with the step."""
+    try:
+        return noise_law(entry.plan.solver, study.model.denoiser, study.model.space.shape)
+    except ValueError:
+        return None
+
+
+def calls(study: Study, new: Sequence[tuple[Entry, Law]]) -> int:
     """Evaluations for a batch of paths, those of the fine solutions among them."""
     fine = coupling(study).fine_steps
-    laws = {noise_law(entry.plan.solver, study.model.denoiser, study.model.space.shape) for entry in entries}
-    return sum(entry.calls for entry in entries) + len(laws) * (fine + fine // 2)
+    laws = {law for _, law in new}
+    return sum(entry.calls for entry, _ in new) + len(laws) * (fine + fine // 2)
 
 
-def _computed(study: Study, of: Coupling, missing: Sequence[Entry], show: Display) -> Iterator[tuple[Entry, Found]]:
+def _computed(
+    study: Study, of: Coupling, new: Sequence[tuple[Entry, Law]], show: Display
+) -> Iterator[tuple[Entry, Found]]:
     denoiser, shape = study.model.denoiser, study.model.space.shape
-    solutions: dict[tuple[float, ...], tuple[Tensor, float]] = {}
+    solutions: dict[Law, tuple[Tensor, float, float]] = {}
     done, note, each = 0, "", 1
 
     def on_step() -> None:
@@ -123,9 +133,8 @@ def _computed(study: Study, of: Coupling, missing: Sequence[Entry], show: Displa
         "ids": torch.arange(of.count), "seed": of.seed, "shape": shape,
         "batch_size": min(study.batch_size, of.count), "on_step": on_step,
     }  # fmt: skip
-    for entry in missing:
+    for entry, law in new:
         solver = entry.plan.solver
-        law = noise_law(solver, denoiser, shape)
         try:
             if law not in solutions:
                 note, each = "fine solution", 1
@@ -135,7 +144,7 @@ def _computed(study: Study, of: Coupling, missing: Sequence[Entry], show: Displa
         except (NumericalError, ValueError) as error:
             yield entry, {"error": str(error)}
             continue
-        truth, resolution = solutions[law]
+        truth, resolution, typical_resolution = solutions[law]
         distances = path_distances(ends, truth)
         yield (
             entry,
@@ -143,6 +152,7 @@ def _computed(study: Study, of: Coupling, missing: Sequence[Entry], show: Displa
                 "error_of_paths": vars(root_mean_square(distances)),
                 "typical": vars(median(distances)),
                 "resolution": resolution,
+                "typical_resolution": typical_resolution,
                 "law": list(law),
                 "ends": packed(study.model.space.to_user(ends[:SHOWN])),
             },
@@ -150,17 +160,18 @@ def _computed(study: Study, of: Coupling, missing: Sequence[Entry], show: Displa
 
 
 def _solution(
-    study: Study, of: Coupling, solver: AnySolver, law: tuple[float, ...], same: Mapping[str, Any]
-) -> tuple[Tensor, float]:
-    """Where the paths go in truth, and how well that is known."""
+    study: Study, of: Coupling, solver: AnySolver, law: Law, same: Mapping[str, Any]
+) -> tuple[Tensor, float, float]:
+    """Where the paths go in truth, and how well that is known: in the root mean square, and of the median path."""
     denoiser = study.model.denoiser
     if law == FLOW and study.truth.law is not None:
         exact = exact_denoiser(study.truth.law, denoiser.sde)
         x1 = starts(denoiser, of.count, of.seed)
         flow = exact_flow(exact, x1, batch_size=same["batch_size"])
-        return flow.x0, max(flow.accuracy, torch.finfo(denoiser.dtype).eps * flow.x0.abs().max().item())
+        known = max(flow.accuracy, torch.finfo(denoiser.dtype).eps * flow.x0.abs().max().item())
+        return flow.x0, known, known
     reference = fine_solution(denoiser, solver, steps=of.fine_steps, **same)
-    return reference.ends, reference.error.value
+    return reference.ends, reference.error.value, reference.typical.value
 
 
 def _read(cells: Cells, of: Coupling, entry: Entry) -> Iterator[Paths]:
@@ -170,7 +181,8 @@ def _read(cells: Cells, of: Coupling, entry: Entry) -> Iterator[Paths]:
     error, typical = (
         Estimate(**{key: float(value) for key, value in found[part].items()}) for part in ("error_of_paths", "typical")
     )
-    yield Paths(entry, error, typical, float(found["resolution"]), tuple(found["law"]), unpacked(found["ends"]))
+    known = float(found["resolution"]), float(found["typical_resolution"])
+    yield Paths(entry, error, typical, *known, tuple(found["law"]), unpacked(found["ends"]))
 
 
 def _own(of: Coupling, entry: Entry) -> dict[str, Any]:
@@ -185,8 +197,9 @@ def as_dict(of: Paths) -> dict[str, Any]:
     """For results.json."""
     return {
         "label": of.entry.label,
-        "error": plain(vars(of.error)),
-        "typical": plain(vars(of.typical)),
+        "error": of.error.as_dict(),
+        "typical": of.typical.as_dict(),
         "resolution": of.resolution,
+        "typical_resolution": of.typical_resolution,
         "noise_law": list(of.law),
     }

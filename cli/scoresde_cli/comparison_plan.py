@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,32 +109,35 @@ def entries(
     refused: list[Refused] = []
     for one in asked:
         for grid in [OWN_GRID] if one.adaptive else grids:
-            efforts: Iterable[Wish] = (
-                (Wish(rtol=each, atol=each) for each in tolerances) if one.adaptive else (Wish(steps=n) for n in steps)
-            )
-            try:
-                found += _curve(source, model, one, grid, efforts, options)
-            except (click.UsageError, ValueError) as error:
-                label = str(one) if grid == OWN_GRID else f"{one} on {grid}"
-                refused.append(Refused(label, getattr(error, "message", str(error))))
+            efforts = [Wish(rtol=e, atol=e) for e in tolerances] if one.adaptive else [Wish(steps=n) for n in steps]
+            curve = str(one) if grid == OWN_GRID else f"{one} on {grid}"
+            why: dict[str, list[str]] = {}  # to the efforts that it keeps from running
+            for effort in efforts:
+                try:
+                    found.append(_entry(source, model, one, grid, effort, options))
+                except (click.UsageError, ValueError) as error:
+                    why.setdefault(getattr(error, "message", str(error)), []).append(_words(effort))
+            refused += [
+                Refused(curve if len(words) == len(efforts) else f"{curve}, {', '.join(words)}", reason)
+                for reason, words in why.items()
+            ]
     return found, refused
 
 
-def _curve(
-    source: str, model: Model, asked: Asked, grid: str, efforts: Iterable[Wish], options: Mapping[str, Any]
-) -> list[Entry]:
-    """One solver on one grid, at all its efforts."""
-    found = []
-    for effort in efforts:
-        chosen = None if grid == OWN_GRID else grid
-        wish = Wish(steps=effort.steps, rtol=effort.rtol, atol=effort.atol, grid=chosen, **asked.options)
-        if grid == names.TUNED:
-            plan = tuned.plan(source, model, asked.solver, wish, options)
-        else:
-            plan = solvers.plan(asked.solver, wish, model.denoiser)
-        refuse(model.denoiser, plan)
-        found.append(Entry(asked, plan, effort.rtol, grid))
-    return found
+def _entry(source: str, model: Model, asked: Asked, grid: str, effort: Wish, options: Mapping[str, Any]) -> Entry:
+    """One solver on one grid, at one effort."""
+    chosen = None if grid == OWN_GRID else grid
+    wish = Wish(steps=effort.steps, rtol=effort.rtol, atol=effort.atol, grid=chosen, **asked.options)
+    if grid == names.TUNED:
+        plan = tuned.plan(source, model, asked.solver, wish, options)
+    else:
+        plan = solvers.plan(asked.solver, wish, model.denoiser)
+    refuse(model.denoiser, plan)
+    return Entry(asked, plan, effort.rtol, grid)
+
+
+def _words(effort: Wish) -> str:
+    return f"tolerance {effort.rtol:g}" if effort.rtol is not None else f"{effort.steps} steps"
 
 
 def refuse(denoiser: Denoiser, plan: Plan) -> None:

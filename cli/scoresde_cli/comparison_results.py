@@ -120,7 +120,7 @@ class Order:
         """For results.json."""
         return {
             "curve": self.curve,
-            "slope": _interval(self.fitted.slope),
+            "slope": self.fitted.slope.as_dict(),
             "steps": list(self.fitted.steps),
             "why": self.fitted.why or None,
             "theory": self.theory,
@@ -138,7 +138,7 @@ def orders(paths: Sequence[Paths]) -> list[Order]:
         if len(of) >= LEAST_POINTS:
             steps, errors = ([p.entry.plan.steps or 0 for p in of], [p.typical.value for p in of])
             theory = str(of[0].entry.plan.solver.order) if of[0].flow else STRONG
-            found.append(Order(curve, fitted_order(steps, errors, floor=of[0].resolution), theory))
+            found.append(Order(curve, fitted_order(steps, errors, floor=of[0].typical_resolution), theory))
     return found
 
 
@@ -183,11 +183,11 @@ def document(
         "truth": {"kind": study.truth.kind, "about": judge.about, "notes": list(study.truth.notes)},
         "n": study.n,
         "seeds": list(study.seeds),
-        "floor_seeds": study.floor_seeds,
+        "floor_seeds": list(study.floor_seeds),
         "batch_size": study.batch_size,
         "measures": [vars(measure) for measure in judge.measures],
         "headline": judge.headline,
-        "floor": {name: _interval(value) for name, value in at_floor.items()},
+        "floor": {name: value.as_dict() for name, value in at_floor.items()},
         "rows": [_as_dict(study, row) for row in found],
         **rest,
     }
@@ -204,16 +204,12 @@ def _as_dict(study: Study, row: Result) -> dict[str, Any]:
         "evaluations": _finite(row.evaluations),
         "seconds": _finite(row.seconds),
         "peak_bytes": row.peak_bytes,
-        "values": {name: _interval(value) for name, value in row.values.items()},
-        "nearness": {name: _interval(value) for name, value in row.nearness.items()},
+        "values": {name: value.as_dict() for name, value in row.values.items()},
+        "nearness": {name: value.as_dict() for name, value in row.nearness.items()},
         "error": row.error or None,
         "command": command(study, row),
         "sample_command": sample_command(study, row),
     }
-
-
-def _interval(of: Estimate) -> dict[str, float | None]:
-    return {key: _finite(value) for key, value in vars(of).items()}
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from scoresde_cli.models import Model
 from scoresde_cli.progress import Display, display
 
 Found = dict[str, Any]
-FLOORS = 20  # seeds of the floor at least, where there are data for as many
+FLOORS = 20  # at least, where there are data for as many that share none
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,9 @@ class Study:
     with_paths: bool = True
 
     @property
-    def floor_seeds(self) -> list[int]:
-        """Those of samples, and more, since a ratio is known no better than the floor, which costs no samples."""
-        sets = self.truth.judge.floor_sets(self.n)
-        more = (seed for seed in range(FLOORS) if seed not in self.seeds)
-        wanted = FLOORS if sets is None else min(FLOORS, sets)
-        return [*self.seeds, *itertools.islice(more, max(0, wanted - len(self.seeds)))]
+    def floor_seeds(self) -> range:
+        """More than those of samples, since a ratio is known no better than the floor, which costs no samples."""
+        return range(min(max(FLOORS, len(self.seeds)), self.truth.judge.floor_sets(self.n)))
 
     @property
     def batches(self) -> int:
@@ -173,9 +169,10 @@ def _draw(study: Study, entry: Entry, seed: int, show: Display, done: int, note:
         )
     except NumericalError as error:
         return {"error": str(error)}
+    samples = drawn.samples.cpu()
     return {
-        "values": study.truth.judge.values(drawn.samples, seed),
-        "nearness": study.truth.nearness(drawn.samples),
+        "values": study.truth.judge.values(samples, seed),
+        "nearness": study.truth.nearness(samples),
         "evaluations": drawn.evaluations,
         "seconds": drawn.seconds,
         "peak_bytes": drawn.peak_bytes,

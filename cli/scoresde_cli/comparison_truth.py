@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import scoresde
 from scoresde import checkpoint
 from scoresde._files import write_atomically
 from scoresde.compare import DataJudge, Judge, MixtureJudge, ReferenceJudge, memorisation, nearest
@@ -29,7 +30,7 @@ from scoresde_cli.progress import counted
 
 EXACT, DATA, REFERENCE = "exact", "data", "reference"
 HELD_OUT = 500  # items at most, whose distances to the training data are a yardstick
-SHARE = 4  # reference samples for each sample
+SHARE = 10  # reference samples for each sample of a seed: five floors
 FINE = 200  # steps of the reference
 SEED = 2**63  # of the reference: no user's samples come from it by chance
 
@@ -58,7 +59,7 @@ class Truth:
         """Whether samples are nearer to training data than new data are; nothing without data."""
         if self.train is None or self.held_out is None:
             return {}
-        found = memorisation(samples.cpu(), self.train, self.held_out, held_out_distances=self._yardstick)
+        found = memorisation(samples, self.train, self.held_out, held_out_distances=self._yardstick)
         return {"ratio": found.ratio.value, "close": found.close.value}
 
     @functools.cached_property
@@ -106,7 +107,8 @@ def of_run(
         "data": [_digest(part) for part in (material.train, material.held_out)],
         "measures": _names(judge),
     }
-    return Truth(judge, DATA, identity, None, notes, train, held_out[:HELD_OUT])
+    some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:HELD_OUT]  # files may be sorted
+    return Truth(judge, DATA, identity, None, notes, train, held_out[some])
 
 
 def _material(source: str) -> tuple[Material | None, tuple[str, ...]]:
@@ -128,6 +130,7 @@ def _reference(
     """Fine samples of the model, from their file or drawn."""
     identity: dict[str, Any] = {
         "kind": REFERENCE,
+        "scoresde": scoresde.__version__,
         "model": dict(model.identity),
         "solver": "unipc",
         "steps": FINE,
@@ -165,7 +168,7 @@ def _fine(model: Model, count: int, batch_size: int) -> Tensor:
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return torch.from_numpy(found) if found.shape == shape else None
 

@@ -76,5 +76,5 @@ def _computed(study: Study, count: int, shown: int) -> dict[str, Any]:
         "estimates": packed(flat.reshape(len(along.times), shown, *space.shape)),
         "end": packed(space.to_user(along.end[:shown])),
         "bands": list(share.bands),
-        "decided": packed(share.share.numpy()),
+        "decided": packed(share.share.cpu().numpy()),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import torch
+from torch import Tensor
 
 import scoresde
 from scoresde._files import write_atomically
@@ -55,10 +56,12 @@ def run(
         judged = likelihood_data.of_run(source, data, wish.n, wish.usual_n, wish.seed, wish.bits)
     method = wish.method(judged)
     settings = {
+        "scoresde": scoresde.__version__,
         "model": dict(model.identity),
         "data": judged.source,
         "n": len(judged.x),
-        "sha256": hashlib.sha256(npy_bytes(judged.x.numpy())).hexdigest(),
+        "sha256": _digest(judged.x),
+        "others": None if judged.others is None else _digest(judged.others),
         "levels": judged.levels,
         **method.as_dict(),
     }
@@ -76,7 +79,6 @@ def run(
         with stopping.immediate():
             found = compute(judged, model.denoiser, method)
             notes = {
-                "scoresde": scoresde.__version__,
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
                 "device": device.type,
@@ -90,6 +92,10 @@ def run(
             interrupted.signum, f"Stopped; nothing was written\nTo begin again: {command}"
         ) from None
     _show(found.table, found.held_to, folder)
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(npy_bytes(x.numpy())).hexdigest()
 
 
 def _show(table: list[Line], held_to: str, folder: Path) -> None:
@@ -172,6 +178,7 @@ def _write(
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     page = likelihood_report.page(judged, found, source, str(notes["command"]), device)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / JSON).unlink(missing_ok=True)
     write_atomically(folder / CSV, found.csv().encode())
     page.write(folder / REPORT)
     write_atomically(folder / JSON, text.encode())

@@ -42,7 +42,8 @@ class Line:
         draws: its standard error over probes and draws alone, with these data.
         bits: per dimension.
         above, above_error: how far above the line that it is held to, from the same data: nats, and its standard error.
-        failed: numbers of the samples that are left out, since they are not finite.
+        failed: numbers of the samples that are left out, since they are not finite; doubtful: of those that are in the
+            mean, but did not settle.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Line:
     above_error: float | None
     part: bool
     failed: tuple[int, ...]
+    doubtful: tuple[int, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,6 +80,7 @@ def line(of: Values, held_to: Values | None, numbers: Tensor, dim: int) -> Line:
         *above,
         of.part,
         tuple(numbers[~whole].tolist()),
+        tuple(int(numbers[row]) for row in of.problems or () if bool(whole[row])),
     )
 
 
@@ -113,12 +116,15 @@ def printed(lines: Sequence[Line], held_to: str) -> list[str]:
 
 
 def left_out(lines: Sequence[Line]) -> list[str]:
-    """Which samples are not finite, and so in no mean; lines that lack the same ones are named together."""
+    """Which samples did not settle; which are not finite, and so in no mean: lines that lack the same ones together."""
     lack: dict[tuple[int, ...], list[str]] = {}
     for of in lines:
         if of.failed:
             lack.setdefault(of.failed, []).append(of.name)
-    return [
+    doubts = [
+        f"{of.name}: {named(of.doubtful)} did not settle; results.json says by how much" for of in lines if of.doubtful
+    ]
+    return doubts + [
         f"{'All lines' if len(names) == len(lines) else '; '.join(names)}: not finite for {named(failed)}, left out of "
         "the mean"
         for failed, names in lack.items()
@@ -146,4 +152,4 @@ def named(numbers: Sequence[int]) -> str:
 
 def from_dict(values: Mapping[str, Any]) -> Line:
     """The reverse of `Line.as_dict`, also after a journey through JSON."""
-    return Line(**{**values, "failed": tuple(values["failed"])})
+    return Line(**{**values, "failed": tuple(values["failed"]), "doubtful": tuple(values["doubtful"])})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from torch import Tensor
 
 from scoresde_cli.options import did_you_mean
 
@@ -56,6 +58,18 @@ def failed(option: str, name: str, error: Exception, when: str = "") -> click.Us
             line = f" in {Path(file).name}, line {trace.tb_lineno}"
         trace = trace.tb_next
     return click.UsageError(f"{option} {name} fails{when}{line}: {type(error).__name__}: {error}")
+
+
+def guarded(option: str, name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The user's function, whose errors are told as the user's and not as ours."""
+
+    def call(x: Tensor) -> Tensor:
+        try:
+            return function(x)
+        except Exception as error:
+            raise failed(option, name, error, f" for a batch of shape {tuple(x.shape)}") from error
+
+    return call
 
 
 def _import(option: str, name: str, module: str) -> Any:

@@ -166,7 +166,7 @@ class Reference:
         ends: x(0), (n, *).
         solver: what found it, in `steps` steps.
         error: root mean square distance to the ends with half as many steps: about the error of the latter, so that
-            an error near it is not resolved.
+            an error near it is not resolved; typical: of the median path.
     """
 
     law: Law
@@ -174,6 +174,7 @@ class Reference:
     solver: AnySolver
     steps: int
     error: Estimate
+    typical: Estimate
 
 
 def fine_solution(
@@ -208,7 +209,8 @@ def fine_solution(
         ends.append(
             coupled_ends(denoiser, fine, times, ids=ids, seed=seed, shape=shape, batch_size=batch_size, on_step=on_step)
         )
-    return Reference(law, ends[1], fine, steps, root_mean_square(path_distances(*ends)))
+    moved = path_distances(*ends)
+    return Reference(law, ends[1], fine, steps, root_mean_square(moved), median(moved))
 
 
 def _fine_solver(solver: AnySolver, law: Law) -> AnySolver:

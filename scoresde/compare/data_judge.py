@@ -9,9 +9,9 @@ a half blur at 12 times its own scatter (the kernel distance at 7), four missing
 14. With 20 none of the distances is of use: what these few happen not to show counts for nothing, and pictures without
 threes read nearer than real ones. `about` says so.
 
-Means over seeds are over sample sets (and, for the floor, over subsets of the training data). The held-out data are the
-same for all: intervals say how solvers compare on these data, not how they would on others. So that the subsets of
-different seeds are not nearly one set, at most half of the training items are drawn, and `most` says how many.
+Means over seeds are over sample sets (and, for the floor, over parts of the training data that share no item: random
+subsets that do, 5 of half the items or 17 of 100 among 1711, have 95 % intervals that hold 71 % and 86 % of the time).
+The held-out data are the same for all: intervals say how solvers compare on these data, not how they would on others.
 """
 
 from __future__ import annotations
@@ -77,13 +77,17 @@ class DataJudge(Judge):
 
     def floor_values(self, n: int, seed: int) -> dict[str, float]:
         check_count(n, self.most)
-        return self.values(self.train[permutation(len(self.train), seed)[:n]], seed)
+        return self.values(self.train[part(len(self.train), n, seed)], seed)
+
+    def floor_sets(self, n: int) -> int:
+        return len(self.train) // n
 
 
 class ReferenceJudge(Judge):
     """Holds samples against the same model's own, made with fine steps: what a solver loses, whatever the model is.
 
-    The truth of a seed is a random n of the reference samples, the floor n others of them against these.
+    The truth of a seed is n of the reference samples, those of different seeds apart while there are others. A floor
+    takes two such parts, one against the other.
 
     Args:
         features: of items in the model's units.
@@ -111,15 +115,16 @@ class ReferenceJudge(Judge):
 
     def values(self, samples: Tensor, seed: int) -> dict[str, float]:
         check_samples(samples, self.reference, self.most)
-        return self._against_truth(self.features(samples), seed)
+        truth = self._reference[part(len(self._reference), len(samples), seed)]
+        return feature_distances(self.features(samples), truth, seed)
 
     def floor_values(self, n: int, seed: int) -> dict[str, float]:
         check_count(n, self.most)
-        return self._against_truth(self._reference[permutation(len(self._reference), seed)[-n:]], seed)
+        one, other = self._reference[part(len(self._reference), 2 * n, seed)].split(n)
+        return feature_distances(one, other, seed)
 
-    def _against_truth(self, found: Tensor, seed: int) -> dict[str, float]:
-        truth = self._reference[permutation(len(self._reference), seed)[: len(found)]]
-        return feature_distances(found, truth, seed)
+    def floor_sets(self, n: int) -> int:
+        return len(self.reference) // (2 * n)
 
 
 def feature_distances(
@@ -140,11 +145,16 @@ def feature_distances(
     }
 
 
-def permutation(count: int, seed: int) -> Tensor:
-    """The order in which items are drawn for `seed`, in [0, 2^32): torch's generator keeps no more of it."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed = {seed}; it must be in [0, 2^32)")
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+def part(count: int, n: int, number: int) -> Tensor:
+    """Indices of n of `count` items in a fixed random order, by number: count // n of them share none, then they recur.
+
+    Raises:
+        ValueError: a number below 0.
+    """
+    if number < 0:
+        raise ValueError(f"seed = {number}; it must be 0 or more")
+    first = number % (count // n) * n
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[first : first + n]
 
 
 def check_samples(samples: Tensor, real: Tensor, most: int | None) -> None:

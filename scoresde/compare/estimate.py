@@ -41,6 +41,10 @@ class Estimate:
         """Whether there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no nan: None for what is not finite."""
+        return {key: value if math.isfinite(value) else None for key, value in vars(self).items()}
+
 
 def over_seeds(values: Sequence[float] | Tensor) -> Estimate:
     """The mean of independent values (S,) and Student's interval; nan ends for one value.

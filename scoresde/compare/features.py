@@ -66,11 +66,14 @@ def picture_features(
     return Features(lambda x: function(((x.float() - low) / (high - low)).clamp(0.0, 1.0)), about, "frechet")
 
 
-def array_features(train: Tensor) -> Features:
+def array_features(train: Tensor, named: str = "the training data") -> Features:
     """Arrays (n, *) as they are, each entry over its standard deviation in train (N, *), N >= 2.
 
     With more than 64 entries: the first 64 principal components of the training data, over the root mean square of
     their standard deviations. They see nothing of what the data never do.
+
+    Args:
+        named: what `train` is, for people.
 
     Raises:
         ValueError: fewer than two items.
@@ -85,10 +88,12 @@ def array_features(train: Tensor) -> Features:
         return Features(
             lambda x: (x.flatten(1).double().cpu() - mean) / std, "the data themselves, standardised", "sw2"
         )
-    values, vectors = torch.linalg.eigh((flat - mean).mT @ (flat - mean) / (len(flat) - 1))
-    basis = vectors[:, -FEW:] / values[-FEW:].clamp_min(0.0).mean().sqrt().clamp_min(1e-150)
+    # an SVD: the covariance of D entries takes D^2 numbers
+    _, spread, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
+    variances = spread[:FEW].square() / (len(flat) - 1)
+    basis = vectors[:FEW].mT / variances.sum().div(FEW).sqrt().clamp_min(1e-150)
     return Features(
         lambda x: (x.flatten(1).double().cpu() - mean) @ basis,
-        f"{FEW} principal components of the training data",
+        f"{min(FEW, len(vectors))} principal components of {named}",
         "sw2",
     )

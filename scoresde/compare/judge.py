@@ -1,7 +1,7 @@
 """What samples are held against: a truth, measures of the distance to it, and what exact samples would read.
 
     values = [judge.values(samples_of(seed), seed) for seed in seeds]
-    floors = [judge.floor_values(n, seed) for seed in seeds]
+    floors = [judge.floor_values(n, k) for k in range(min(20, judge.floor_sets(n)))]
 
 Each seed has a truth of its own where there is an endless supply of it, so that the mean over seeds has an honest
 interval (`over_seeds`). No finite set reads zero: `floor_values` is the same measure for exact (or real) samples in the
@@ -67,13 +67,15 @@ class Judge(abc.ABC):
     def floor_values(self, n: int, seed: int) -> dict[str, float]:
         """The measures of n exact or real samples against the truth of `seed`.
 
+        Seeds below `floor_sets(n)` have sets that share none.
+
         Raises:
             ValueError: more than there are, or too few.
         """
 
-    def floor_sets(self, n: int) -> int | None:
-        """How many sets of n exact or real samples there are that share none; None where there is no end."""
-        return None if self.most is None else 2 * self.most // n
+    @abc.abstractmethod
+    def floor_sets(self, n: int) -> int:
+        """How many independent floors of n exact or real samples there are: 1 or more, for n up to `most`."""
 
     @property
     def headline_measure(self) -> Measure:

@@ -101,6 +101,9 @@ class MixtureJudge(Judge):
     def floor_values(self, n: int, seed: int) -> dict[str, float]:
         return self.values(self.law.sample(n, self._generator_seed(seed) + 1), seed)
 
+    def floor_sets(self, n: int) -> int:
+        return SEEDS
+
     def _against_the_law(self, x: Tensor) -> dict[str, float]:
         r = torch.cat([self.law.responsibilities(part) for part in x.split(1000)])
         weights, mean, covariance = (a.to(x) for a in (self.law.weights, self._mean, self._covariance))

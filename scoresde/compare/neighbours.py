@@ -2,7 +2,9 @@
 
 A held-out item is as far from the training data as the law has it. Samples of a good model are as far; those of one
 that memorised are nearer. Two numbers tell: the ratio of the medians, below 1 for memorising, and the share of samples
-that are as near as the nearest 1 % of held-out items, 0.01 for none.
+that are as near as the nearest 1 % of held-out items, 0.01 for none. The quantile is at h = 0.01 (m + 1) of the m
+sorted distances (Weibull 1939), below which new data fall with probability h / (m + 1) exactly, on average over
+held-out sets; with fewer than 99 items it is the smallest distance, and the share that is expected 1 / (m + 1).
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ class Memorisation:
         sample_median, held_out_median: of the distances.
         ratio: of the two; below 1 samples are nearer to the training data than new data are.
         threshold: the 1 % quantile of the held-out items' distances.
-        close: the share of samples no farther than that, with the interval of Clopper and Pearson (1934); 0.01 if they
-            are like new data, give or take what the threshold is not known by: with m items, sqrt(0.0099 / m).
+        close: the share of samples no farther than that, with the interval of Clopper and Pearson (1934).
+        expected: what it is if samples are like new data: 0.01, or 1 / (m + 1) with m < 99 held-out items, give or take
+            what the threshold is not known by, about its root over m.
     """
 
     samples: Tensor
@@ -41,6 +44,7 @@ class Memorisation:
     ratio: Estimate
     threshold: float
     close: Estimate
+    expected: float
 
 
 def nearest(items: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +85,22 @@ def memorisation(
         raise ValueError(f"{len(samples)} samples and {len(held_out)} held-out items; there must be some of each")
     ours, which = nearest(samples, train)
     theirs = nearest(held_out, train)[0] if held_out_distances is None else held_out_distances
-    threshold = theirs.quantile(QUANTILE).item()
+    threshold = _quantile(theirs)
     medians = median(ours), median(theirs)
-    return Memorisation(
-        ours, theirs, which, *medians, ratio(*medians), threshold, _share(int((ours <= threshold).sum()), len(ours))
-    )
+    close = _share(int((ours <= threshold).sum()), len(ours))
+    return Memorisation(ours, theirs, which, *medians, ratio(*medians), threshold, close, expected_share(len(theirs)))
+
+
+def expected_share(held_out: int) -> float:
+    """Of new data, that are no farther than the threshold from so many held-out items."""
+    return max(QUANTILE, 1.0 / (held_out + 1))
+
+
+def _quantile(distances: Tensor) -> float:
+    place = max(QUANTILE * (len(distances) + 1), 1.0)
+    low = min(int(place), len(distances))
+    near = distances.sort().values
+    return torch.lerp(near[low - 1], near[min(low, len(near) - 1)], place - low).item()
 
 
 def _share(k: int, n: int) -> Estimate:

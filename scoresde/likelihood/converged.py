@@ -29,7 +29,7 @@ class Converged:
         steps: the last number of steps of each sample.
         settled: whether `change` is within the tolerance.
         mismatch: of the prior, as in `FlowLikelihood`.
-        problems: sample by number -> what is wrong with it: it failed, or did not settle.
+        problems: sample by its row -> what is wrong with it: it failed, or did not settle.
     """
 
     nats: Tensor
@@ -66,10 +66,11 @@ def converged_likelihood(
         ids, batch_size, terminal, max_log_snr, on_step: as for `flow_likelihood`.
 
     Raises:
-        ValueError: a tolerance that is not positive, no doublings, or what `flow_likelihood` refuses.
+        ValueError: a tolerance that is not positive, fewer than 2 doublings (one change may be small by chance), or
+            what `flow_likelihood` refuses.
     """
-    if not tolerance > 0 or doublings < 1:
-        raise ValueError(f"tolerance = {tolerance}, doublings = {doublings}; both must be positive")
+    if not tolerance > 0 or doublings < 2:
+        raise ValueError(f"tolerance = {tolerance}, doublings = {doublings}; give one above 0, and 2 or more")
     numbers = torch.arange(len(x)) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
 
     def walk(rows: Tensor, steps: int) -> FlowLikelihood:
@@ -102,17 +103,17 @@ def converged_likelihood(
         if len(rows) == 0:
             break
     problems = first.problems | {
-        i: _unsettled(i, nats[i].item(), change[i].item(), int(taken[i]), tolerance)
+        i: _unsettled(int(numbers[i]), nats[i].item(), change[i].item(), int(taken[i]), tolerance)
         for i in (~(change <= tolerance)).nonzero().flatten().tolist()
         if i not in first.problems
     }
     return Converged(nats, change, taken, change <= tolerance, mismatch, problems)
 
 
-def _unsettled(i: int, nats: float, change: float, steps: int, tolerance: float) -> str:
+def _unsettled(number: int, nats: float, change: float, steps: int, tolerance: float) -> str:
     if math.isnan(nats):
-        return f"the likelihood of sample {i} is finite with {steps // 2} steps and not with {steps}"
+        return f"the likelihood of sample {number} is finite with {steps // 2} steps and not with {steps}"
     return (
-        f"the likelihood of sample {i} did not settle within {tolerance:g} nats: the last doubling, to {steps} steps, "
-        f"leaves {change:.2g}"
+        f"the likelihood of sample {number} did not settle within {tolerance:g} nats: the last doubling, to {steps} "
+        f"steps, leaves {change:.2g}"
     )

@@ -41,7 +41,7 @@ class FlowLikelihood:
         prior: the same under N(0, sigma(1)^2 I), which sampling starts from; their difference is the prior's mismatch.
         divergence: the integral along the flow.
         x1: (n, *), where the flow ended.
-        problems: sample by number -> what is wrong with it.
+        problems: sample by its row -> what is wrong with it.
         evaluations: network calls for each sample.
         products: vectors e' dP/dx for each sample, each about the cost of a call.
         max_log_snr: of the level that stands for the data.
@@ -169,7 +169,7 @@ def flow_likelihood(
                 parts.append(walk.first(keep))
     finally:
         denoiser.train(was_training)
-    return _result(way, law, parts, dim)
+    return _result(way, law, parts, numbers.tolist())
 
 
 def _walk(flow: Flow, x: Tensor, follow: Callable[[Flow, Tensor], Walk]) -> Walk:
@@ -189,15 +189,15 @@ def _walk(flow: Flow, x: Tensor, follow: Callable[[Flow, Tensor], Walk]) -> Walk
     return walk._replace(y=radius * y, integral=walk.integral + ends + scales)
 
 
-def _result(way: Clock, law: GaussianMixture, parts: list[Walk], dim: int) -> FlowLikelihood:
-    """The batches put together, and the terminal densities."""
+def _result(way: Clock, law: GaussianMixture, parts: list[Walk], numbers: list[int]) -> FlowLikelihood:
+    """The batches put together, and the terminal densities; `numbers` are those of the samples."""
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("y", "integral", "variance")}
     x1, integral = joined["y"], joined["integral"]
     terminal = law.diffuse(way.sde, 1.0).log_prob(x1.flatten(1).double())
     nats = terminal + integral
     bad = ~nats.isfinite()
     failed_at = torch.cat([part.failed_at for part in parts])
-    problems = {i: _problem(i, way, failed_at[i].item()) for i in bad.nonzero().flatten().tolist()}
+    problems = {i: _problem(numbers[i], way, failed_at[i].item()) for i in bad.nonzero().flatten().tolist()}
     return FlowLikelihood(
         torch.where(bad, torch.nan, nats),
         joined["variance"].sqrt(),
@@ -209,15 +209,15 @@ def _result(way: Clock, law: GaussianMixture, parts: list[Walk], dim: int) -> Fl
         parts[0].evaluations,
         parts[0].products,
         -2.0 * way.cleanest,
-        dim,
+        law.dim,
     )
 
 
-def _problem(i: int, way: Clock, log_rho: float) -> str:
+def _problem(number: int, way: Clock, log_rho: float) -> str:
     where = "at t = 1" if math.isnan(log_rho) else f"near t = {float(node(way.sde, log_rho).level.t):.4g}"
     return (
-        f"the likelihood of sample {i} is not finite: the flow broke {where}; check that the sample is in the range of "
-        "the data, and the network there; take more steps"
+        f"the likelihood of sample {number} is not finite: the flow broke {where}; check that the sample is in the "
+        "range of the data, and the network there; take more steps"
     )
 
 
