@@ -180,6 +180,14 @@ def test_every_process_that_preserves_the_variance_has_a_chain_with_a_bound(name
     assert -3.0 * standard_error(gap) < gap.mean().item() < 1.0
 
 
+@pytest.mark.parametrize(("name", "grid", "steps"), [("cosine", "uniform", 2000), ("rectified-flow", "logistic", 250)])
+def test_times_without_signal_are_one_step(name: str, grid: str, steps: int) -> None:
+    sde = PROCESSES[name]
+    chain = DDPM.from_levels(sde, grids.GRIDS[grid](sde, steps, math.inf))
+    assert steps - 10 < chain.steps < steps
+    assert chain.alpha_bar[-1].item() == pytest.approx(math.exp(-14.0), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_a_chain_with_the_levels_of_any_process(name: str) -> None:
     sde, times = PROCESSES[name], grids.uniform(30)

@@ -124,7 +124,7 @@ def test_points_of_the_plane_are_their_own_features(call: Call, points: Path) ->
 
 
 def test_features_that_fail_later_or_change_are_the_users(call: Call, here: Path) -> None:
-    """What fails after the first pictures is told in words, and numbers from another file are not taken for the same."""
+    """What fails after the first pictures is told in words; numbers that come from another file are seen to change."""
     np.save("w.npy", np.ones(36))
     Path("late_of_mine.py").write_text(
         "import numpy as np, torch\n"

@@ -74,6 +74,20 @@ def line_step(residual: Tensor, u: Tensor, noise_std: Tensor, v: Tensor, push: T
     return flat_sum(u * residual) / spread.clamp_min(torch.finfo(u.dtype).tiny)
 
 
+def fit_step(residual: Tensor, seen: Tensor, noise_std: Tensor, v: Tensor, push: Tensor) -> Tensor:
+    """tau = p'A'R r / (|A p|_R^2 + |v' p|) with R = noise_std^-2, (B,): how far along a push p = C_t v to go.
+
+    The most likely x0 on the line xhat0 + tau p given y, for X_0 ~ N(xhat0, C_t): 1 where v = A' S^-1 r with that C_t.
+    Unlike `line_step` it does not hear of what is outside of the range of A.
+
+    Args:
+        residual, seen: r = y - A xhat0, and A p.
+    """
+    weighted = seen / noise_std
+    spread = flat_sum(weighted.square()) + flat_sum(v * push).abs()
+    return flat_sum(weighted * residual / noise_std) / spread.clamp_min(torch.finfo(push.dtype).tiny)
+
+
 class GuidedDenoiser(Wrapped):
     """A prior's denoiser told of y. It predicts x0."""
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde._tensors import flat_sum
+from scoresde._tensors import expand, flat_sum
 from scoresde.inverse.gmres import gmres
-from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser
+from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser, line_step
 from scoresde.inverse.problem import Problem
 from scoresde.sde import Level
 
@@ -98,7 +98,11 @@ class MMPSDenoiser(TwistedDenoiser):
         r = residual.flatten(1)[..., None]
         half = torch.linalg.solve_triangular(factor, r, upper=False)[..., 0]
         weights = torch.cholesky_solve(r, factor)[..., 0]
-        guided = x0 + torch.einsum("bm,bm...->b...", weights, rows)
+        push = torch.einsum("bm,bm...->b...", weights, rows)
+        u = weights.reshape(residual.shape)
+        # 1 where the Jacobian is a covariance
+        tau = line_step(residual, u, self.problem.noise_std, A.adjoint(u), push)
+        guided = x0 + expand(tau.to(push.dtype), push) * push
         log_det = 2.0 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
         log_prob = -0.5 * (flat_sum(half.square()) + log_det + M * math.log(2.0 * math.pi))
         variance = spread.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0.0) / seen.square().sum()

@@ -9,7 +9,9 @@ variance s^2 in every direction,
     r_t^2 = sigma^2 s^2 / (sigma^2 + alpha^2 s^2)
 
 where theirs has s = 1: pictures in [-1, 1] have s near 0.5, and data of another scale need their own. Their code
-multiplies the push by weights of its own besides, for DDIM steps; here it is the score, for any solver.
+multiplies the push by weights of its own besides, for DDIM steps; here it is the score, for any solver. A network's
+C_t may be far larger than r_t^2 at high noise, where it is no covariance, and then the push grows without end: it goes
+as far as is most likely along its line (`fit_step`), which is 1 times itself where C_t = r_t^2 I.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde._tensors import Coefficient, scale
+from scoresde._tensors import Coefficient, expand, scale
 from scoresde.inverse.conjugate_gradients import conjugate_gradients
 from scoresde.inverse.gaussian_step import ITERATIONS, TOLERANCE, GaussianStep, spectral
-from scoresde.inverse.guided import Estimate, Twist, Twisted, TwistedDenoiser
+from scoresde.inverse.guided import Estimate, Twist, Twisted, TwistedDenoiser, fit_step
 from scoresde.inverse.problem import Problem
 from scoresde.linalg import SVD
 from scoresde.sde import Level
@@ -90,9 +92,12 @@ class PiGDMDenoiser(TwistedDenoiser):
         A, (x0, covariance) = self.operator, estimate
         residual = self.problem.y - A(x0)
         if self.svd is not None:
-            return x0 + covariance(_spectral(self.svd, residual, float(self.variance), r2))
-        S = lambda v: self.variance * v + scale(r2, A(A.adjoint(v)))  # noqa: E731
-        return x0 + covariance(A.adjoint(conjugate_gradients(S, residual, ITERATIONS, TOLERANCE)))
+            v = _spectral(self.svd, residual, float(self.variance), r2)
+        else:
+            S = lambda v: self.variance * v + scale(r2, A(A.adjoint(v)))  # noqa: E731
+            v = A.adjoint(conjugate_gradients(S, residual, ITERATIONS, TOLERANCE))
+        push = covariance(v)
+        return x0 + expand(fit_step(residual, A(push), self.problem.noise_std, v, push), push) * push
 
 
 def _spectral(svd: SVD, v: Tensor, variance: float, r2: Coefficient) -> Tensor:
