@@ -329,14 +329,14 @@ def test_memory_is_that_of_the_tensors_that_a_gradient_needs(run: Path) -> None:
 
 def test_each_of_several_pictures_has_its_folder_and_all_have_a_mean(call: Call, run: Path) -> None:
     Path("other").mkdir()
-    for name, number in (("a.png", 5), ("b.png", 6), ("other/a.png", 7)):
+    for name, number in (("a.png", 5), ("b.png", 6), ("other/a.png", 7), ("a-2.png", 8)):
         cases.picture(name, number)
     words = ("--task", "denoise", "--simulate", *QUICK)
-    code, out, err = call("restore", run, "a.png", "b.png", "other/a.png", *words, "--out", "all")
+    code, out, err = call("restore", run, "a.png", "b.png", "other/a.png", "a-2.png", *words, "--out", "all")
     assert (code, out) == (0, "all\n")
-    assert "Mean of 3 pictures: residual chi-square" in err
+    assert "Mean of 4 pictures: residual chi-square" in err
     found = cases.metrics("all")
-    assert list(found["pictures"]) == ["a", "b", "a-2"]
+    assert list(found["pictures"]) == ["a", "b", "a-2", "a-2-2"]
     each = [cases.metrics(f"all/{name}")["results"] for name in found["pictures"]]
     assert found["mean"]["psnr"]["mean"] == pytest.approx(np.mean([one["psnr"]["mean"] for one in each]))
     assert found["mean"]["coverage"]["share"] == pytest.approx(np.mean([one["coverage"]["share"] for one in each]))

@@ -170,3 +170,49 @@ def test_a_measurement_of_another_shape_than_the_operators_is_refused(call: Call
     code, _, err = call("restore", "gmm:ring8", "y.npy", "--operator", "own_c:f", "--sigma", 0.1, *QUICK)
     assert code == 65
     assert "y.npy has the shape (2,); own_c:f, with Dense(1 x 2), measures (1,) of x of shape (2,)" in err
+
+
+ODD = """
+import numpy as np
+import torch
+
+WIDE = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+
+def doubles(x):
+    return x @ WIDE.T
+
+def root(x):
+    return (x * (1 - x)).sqrt()
+
+def weighed(x):
+    return x * torch.from_numpy(np.load("w.npy")).to(x)
+"""
+
+
+def test_an_operator_that_computes_in_float64_or_is_built_in_is_taken(call: Call) -> None:
+    Path("own_odd.py").write_text(ODD)
+    np.save("y.npy", np.array([0.3]))
+    np.save("y2.npy", np.array([0.3, 0.4]))
+    for name, y in (("own_odd:doubles", "y.npy"), ("torch:abs", "y2.npy")):
+        code, _, err = call("restore", "gmm:grid25", y, "--operator", name, "--sigma", 0.1, *QUICK)
+        assert code == 0, err
+
+
+def test_numbers_that_come_from_another_file_are_seen_to_change(call: Call) -> None:
+    Path("own_odd.py").write_text(ODD)
+    np.save("y2.npy", np.array([0.3, 0.4]))
+    words = ("restore", "gmm:grid25", "y2.npy", "--operator", "own_odd:weighed", "--sigma", 0.1, *QUICK, "--out", "out")
+    for weights, codes in (([1.0, 0.0], (0, 0)), ([0.0, 1.0], (2, 2))):
+        np.save("w.npy", np.array(weights))
+        assert tuple(call(*words)[0] for _ in range(2)) == codes
+    assert "A(x) sha256 is" in call(*words)[2]
+
+
+@pytest.mark.parametrize("method", ["split-gibbs", "daps", "diffpir"])
+def test_an_operator_that_is_not_finite_on_the_way_is_a_numerical_failure(call: Call, method: str) -> None:
+    Path("own_odd.py").write_text(ODD)
+    np.save("y2.npy", np.array([0.3, 0.4]))
+    words = ("restore", "gmm:grid25", "y2.npy", "--operator", "own_odd:root", "--sigma", 0.1, "--method", method)
+    code, _, err = call(*words, *QUICK)
+    assert (code, "Traceback" in err) == (70, False)
+    assert "is not finite" in err

@@ -40,6 +40,42 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+# --- what is there -------------------------------------------------------------------------------------
+
+
+def test_overwrite_replaces_other_settings_and_keeps_the_same(call: Call, run: Path) -> None:
+    """The command that goes on after an interruption is the one that was typed, with its --overwrite."""
+    cases.picture("x.png")
+    words = ("restore", run, "x.png", "--task", "denoise", "--sigma", 0.1, *QUICK, "--out", "out", "--overwrite")
+    assert call(*words)[0] == 0
+    before = cases.contents("out")
+    code, _, err = call(*words)
+    assert (code, "3 of 3 samples are there already" in err) == (0, True)
+    assert cases.contents("out") == before
+    assert call(*words, "--seed", 1)[0] == 0
+    assert cases.contents("out") != before
+
+
+def test_a_text_is_no_path(call: Call, run: Path) -> None:
+    cases.picture("x.png")
+    words = ("--task", "inpaint", "--mask", "text", "--text", "../../../../zz q" + "x" * 300, "--simulate")
+    code, out, err = call("restore", run, "x.png", *words, *QUICK)
+    assert code == 0, err
+    assert Path(out.strip()).parent == run / "restored"
+
+
+def test_whole_numbers_of_an_array_are_numbers(call: Call) -> None:
+    np.save("u.npy", np.array([100, 200], dtype=np.uint8))
+    assert call("restore", "gmm:grid25", "u.npy", "--task", "denoise", "--sigma", 5, *QUICK, "--out", "out")[0] == 0
+    assert np.load("out/measurement.npy").tolist() == [100, 200]
+
+
+def test_channels_come_first(call: Call, run: Path) -> None:
+    np.save("hwc.npy", np.zeros((8, 8, 1)))
+    code, _, err = call("restore", run, "hwc.npy", "--task", "denoise", "--sigma", 0.1, *QUICK)
+    assert (code, "x.transpose(2, 0, 1)" in err) == (2, True)
+
+
 # --- going on ------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -25,11 +26,14 @@ from torch import Tensor
 
 import scoresde as sd
 from scoresde import solvers
+from scoresde.denoisers import Denoiser, Wrapped
 from scoresde.inverse import MMPS, Guided, GuidedDenoiser, Method, Problem, Twisted, TwistedSMC, posterior_draws
 from scoresde.inverse.dps import DPS
+from scoresde.inverse.guided import fit_step, line_step
 from scoresde.inverse.pigdm import PiGDM
 from scoresde.inverse.tmpd import TMPD
 from scoresde.linalg import Operator
+from scoresde.sde import Level
 
 EXACT = ["vp", "ve", "sub-vp", "cosine", "rectified-flow", "edm"]
 each_process = pytest.mark.parametrize("process", EXACT)
@@ -180,3 +184,39 @@ def test_particles_are_steered_by_other_twists(twist: Twisted) -> None:
     posterior = LAW.posterior(MEASUREMENT, Y)
     error = (weights @ x.x - posterior.mean()) / posterior.covariance().diagonal().sqrt()
     assert error.abs().max() < 0.25
+
+
+class NoCovariance(Wrapped):
+    """Answers as the exact denoiser does, with a Jacobian that is far too large and not symmetric."""
+
+    def __init__(self, inner: Denoiser, size: float) -> None:
+        super().__init__(inner)
+        turn = normal(inner.shape[0], inner.shape[0], seed=3)
+        self.wrong = size * (turn - turn.mT + turn @ turn.mT)
+
+    def predict(self, x: Tensor, t: Level) -> Tensor:
+        return self.inner.predict(x, t) + (x - x.detach()) @ self.wrong.to(x)
+
+
+@pytest.mark.parametrize("size", [10.0, 1e4, 1e7])
+@pytest.mark.parametrize("method", [PiGDM(), MMPS(), TMPD(), DPS()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("operator", [WIDE, TALL, MASK], ids=["wide", "tall", "mask"])
+def test_a_jacobian_that_is_no_covariance_does_not_explode(operator: Operator, method: Any, size: float) -> None:
+    """A network's is not, at high noise; a push without bound takes x away from y."""
+    given = problem(mixture(4, 3), operator, sd.VP())
+    wild = Problem(NoCovariance(given.denoiser, size), given.measurement, given.y, (4,))
+    x = 2.0 * normal(50, 4, seed=8)
+    before, after = given.denoiser.x0(x, 0.9), method.denoiser(wild).x0(x, 0.9)
+    away = [given.measurement.residual(each, given.y).flatten(1).norm(dim=1).mean() for each in (before, after)]
+    assert away[1] < 3.0 * away[0]
+
+
+def test_the_most_likely_step_is_one_where_the_guess_is_right() -> None:
+    A = WIDE.dense((4,))
+    r, half, std = normal(6, len(A), seed=4), normal(4, 4, seed=5), 0.3 + normal(len(A), seed=6).abs()
+    C = half @ half.mT
+    u = torch.linalg.solve(A @ C @ A.mT + torch.diag(std**2), r.mT).mT
+    v = u @ A
+    push = v @ C
+    for step in (line_step(r, u, std, v, push), fit_step(r, push @ A.mT, std, v, push)):
+        torch.testing.assert_close(step, torch.ones(6, dtype=torch.float64))

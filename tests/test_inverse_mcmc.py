@@ -181,6 +181,10 @@ def test_the_sweeps_are_where_they_are_asked_for() -> None:
     r = torch.tensor([noise_to_signal(SDE.at(t)) for t in times], dtype=torch.float64) / denoiser.data_std
     assert falling == 6
     torch.testing.assert_close(r, torch.tensor([2 * 0.25 ** (k / 5) for k in range(6)] + [0.5] * 4).double())
+    for choices, steps in ((SplitGibbs(annealed=0.0), 10), (SplitGibbs(), 1)):
+        times, _ = choices._times(at, Run(torch.arange(1), steps=steps))
+        last = noise_to_signal(SDE.at(times[-1])) / denoiser.data_std
+        assert float(last) == pytest.approx(choices.r_min)
     own = torch.tensor([1.0, 0.5, 0.2, 0.0], dtype=torch.float64)
     times, falling = SplitGibbs()._times(at, Run(torch.arange(1), times=own))
     assert times == pytest.approx([1.0, 0.5, 0.2])

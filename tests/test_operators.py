@@ -634,7 +634,7 @@ WRONG = {
     "coupled": (Wrong(lambda x: x - x.mean(0)), "A couples the samples of a batch: that of the first alone"),
     "neighbours": (Wrong(lambda x: x + (x[1:2] if len(x) > 1 else 0 * x)), "A couples the samples"),
     "batch-lost": (Wrong(lambda x: x.flatten(0, 1)), r"A gives shape \(12, 5\) for a batch of shape \(3, 4, 5\)"),
-    "batch-summed": (Wrong(lambda x: x.flatten(1).sum(1)), r"A gives shape \(3,\) for a batch"),
+    "batch-summed": (Wrong(lambda x: x.flatten(1).sum(1)), r"A gives one number for each of a batch"),
     "batch-squeezed": (
         Wrong(lambda x: x.squeeze(0) if len(x) == 1 else x),
         r"\(4, 5\) for one sample, and \(3, 4, 5\)",

@@ -35,7 +35,7 @@ def exit_code(error: BaseException) -> int:
         return READER_GONE
     if isinstance(error, BusyError) or _out_of_memory(error):
         return BUSY
-    if isinstance(error, NumericalError):
+    if isinstance(error, NumericalError) or _not_factored(error):
         return NUMERICAL
     if isinstance(error, OSError):
         return CANNOT_WRITE
@@ -76,6 +76,10 @@ def _words(error: BaseException) -> str:
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no more to be had'}); "
             "take a smaller --batch-size, or --micro-batches in training"
         )
+    if _not_factored(error):
+        return (
+            f"numbers that are too large or too small for each other ({error}); check the scale of the data and --sigma"
+        )
     return str(error)
 
 
@@ -86,6 +90,11 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in OUT_OF_MEMORY)
     )
+
+
+def _not_factored(error: BaseException) -> bool:
+    """Whether NumPy or torch, of which the latter may not have been imported, met a singular or infinite matrix."""
+    return type(error).__name__.lstrip("_") == "LinAlgError"
 
 
 def _bad_input(error: ValueError) -> bool:

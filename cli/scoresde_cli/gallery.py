@@ -7,7 +7,6 @@
 
 The frames of an interpolation are called frame-000012.png, and so on.
 
-
 A sample that is there with the digest of its line is not computed again.
 """
 
@@ -55,15 +54,24 @@ class Gallery:
         """The file of a sample."""
         return f"{self.word}-{sample:06d}.{'png' if self.space.kind == 'image' else 'npy'}"
 
-    def open(self, *, overwrite: bool) -> None:
-        """Make the folder, or check that what is in it was made with these settings.
+    def open(self, *, overwrite: bool) -> bool:
+        """Make the folder, or check that what is in it was made with these settings; whether it was cleared first.
 
         Raises:
             UsageError: it was not, and `overwrite` is not set; or these are not our files.
-            OSError: it cannot be made.
+            DataError: damaged settings, likewise; OSError: it cannot be made.
         """
-        if overwrite:
+        try:
+            self._make_or_check()
+        except (click.UsageError, DataError):
+            if not overwrite:
+                raise
             self._clear()
+            self._make_or_check()
+            return True
+        return False
+
+    def _make_or_check(self) -> None:
         if not (self.folder / SETTINGS).exists():
             strangers = sorted(path for word in WORDS for path in self.folder.glob(f"{word}-*"))
             if strangers:

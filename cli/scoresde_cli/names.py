@@ -289,7 +289,7 @@ METHODS: dict[str, MethodFacts] = {
         particles=True,
     ),
     "twisted-smc": MethodFacts(
-        *("TwistedSMC", LINEAR, "1 a particle", "of the twist", MANY, NO_TUNING),
+        *("TwistedSMC", SPECTRAL, "1 a particle", "of the twist", MANY, NO_TUNING),
         "particles steered by a guided method, --twist, and weighed (Wu et al. 2023)",
         interacting=True,
         particles=True,

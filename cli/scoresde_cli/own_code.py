@@ -85,3 +85,5 @@ def _import(option: str, name: str, module: str) -> Any:
         raise failed(option, name, error) from error
     finally:
         sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)  # for what the function imports when it is called

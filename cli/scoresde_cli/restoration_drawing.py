@@ -54,7 +54,7 @@ def restore_one(
         OSError: a file cannot be written; Interrupted: by a signal, what was written stays.
     """
     space, ids = setting.model.space, range(setting.wish.n)
-    folder = Folder(path, space, of.shape, setting.deciding(of.digest, of.y[0].numel()), setting.title())
+    folder = Folder(path, space, of.shape, setting.deciding(of.digest, of.shape, of.y[0].numel()), setting.title())
     folder.open(overwrite=overwrite)
     try:
         seen = of.seen(space)
@@ -66,7 +66,7 @@ def restore_one(
             "results": metrics.of_samples(of, samples, pictures=space.kind == "image"),
             "effort": effort,
             "notes": _notes(setting, of, again),
-            "settings": setting.deciding(of.digest, of.y[0].numel()),
+            "settings": setting.deciding(of.digest, of.shape, of.y[0].numel()),
         }
         folder.write_metrics(found)
     except stopping.Interrupted as interrupted:

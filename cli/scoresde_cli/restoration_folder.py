@@ -23,6 +23,7 @@ from torch import Tensor
 
 from scoresde.recipe import Space
 from scoresde_cli import restoration_pictures as pictures
+from scoresde_cli.comparison_cells import plain
 from scoresde_cli.gallery import Gallery
 from scoresde_cli.pictures import npy_bytes, png_bytes, write_bytes
 
@@ -55,8 +56,7 @@ class Folder:
         Raises:
             UsageError: it was not, and `overwrite` is not set; OSError: it cannot be made.
         """
-        self._gallery.open(overwrite=overwrite)
-        if overwrite:
+        if self._gallery.open(overwrite=overwrite):
             for name in MADE:
                 (self.path / name).unlink(missing_ok=True)
 
@@ -72,10 +72,10 @@ class Folder:
             return None
 
     def add(self, ids: Sequence[int], x: Tensor) -> None:
-        """Write samples (n, *)."""
-        self._gallery.add(ids, np.asarray(x.float()))
+        """Write samples (n, *), each one's picture first: what has its numbers and their digest counts as whole."""
         for i, value in zip(ids, x, strict=True):
             self._view(f"sample-{i:06d}", value, i)
+            self._gallery.add([i], np.asarray(value.float())[None])
 
     def read(self, ids: Sequence[int]) -> Tensor:
         """(n, *) float64."""
@@ -124,5 +124,5 @@ class Folder:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Plain values as a file."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Plain values as a file; numbers that are not finite as words, since JSON has none."""
+    write_bytes(path, (json.dumps(plain(value), indent=2, allow_nan=False) + "\n").encode())

@@ -25,10 +25,12 @@ class Input:
 
     Args:
         shape: (C, H, W) of a picture; as it is saved, of an array.
+        of_picture: whether the prior is of pictures, so that whole numbers of 8 or 16 bits are grey levels.
     """
 
     path: Path
     shape: tuple[int, ...]
+    of_picture: bool
 
     @property
     def is_array(self) -> bool:
@@ -39,13 +41,14 @@ class Input:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def read(self) -> Tensor:
-        """(*shape) float64; pictures, and whole numbers of 8 or 16 bits, from 0 to 1.
+        """(*shape) float64; pictures, and grey levels of 8 or 16 bits, from 0 to 1.
 
         Raises:
             DataError: it cannot be read, or holds values that are not finite.
         """
         array = _open(self.path, mapped=False) if self.is_array else read_image(self.path)
-        top = np.iinfo(array.dtype).max if array.dtype.kind == "u" and array.dtype.itemsize <= 2 else 1
+        grey_levels = self.of_picture and array.dtype.kind == "u" and array.dtype.itemsize <= 2
+        top = np.iinfo(array.dtype).max if grey_levels else 1
         values = torch.from_numpy(np.asarray(array, dtype=np.float64) / top)
         finite = values.isfinite()
         if not bool(finite.all()):
@@ -65,7 +68,7 @@ def look(path: Path, space: Space) -> Input:
         shape = _open(path, mapped=True).shape
         # a grey picture is (H, W) to many; (1, M) is what a mask keeps of one
         grey = space.kind == "image" and space.shape[0] == 1 and len(shape) == 2 and shape[0] > 1
-        return Input(path, (1, *shape) if grey else shape)
+        return Input(path, (1, *shape) if grey else shape, space.kind == "image")
     if space.kind != "image":
         raise click.UsageError(f"{path}: this prior is of arrays of shape {space.shape}; save what you have as .npy")
     if path.suffix in ARCHIVES:
@@ -75,7 +78,7 @@ def look(path: Path, space: Space) -> Input:
             header = probe(stream)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return Input(path, (header.channels, header.height, header.width))
+    return Input(path, (header.channels, header.height, header.width), True)
 
 
 def _open(path: Path, *, mapped: bool) -> np.ndarray:
@@ -116,6 +119,11 @@ def check_shape(path: Path, shape: tuple[int, ...], space: Space) -> None:
     if space.kind != "image" or len(shape) != 3:
         raise click.UsageError(
             f"{path}: x would have the shape {shape}, and the prior is of samples of shape {trained}"
+        )
+    if shape[0] != trained[0] and path.suffix == ARRAY:
+        raise click.UsageError(
+            f"{path}: x would have the shape {shape}, and the prior is of pictures of shape {trained}: channels come "
+            "first, (C, H, W); of (H, W, C) save x.transpose(2, 0, 1)"
         )
     if shape[0] != trained[0]:
         words = {1: "grey (1 channel)", 3: "colour (3 channels)"}

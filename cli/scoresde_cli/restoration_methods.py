@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from importlib import import_module
@@ -131,11 +132,14 @@ def check_noise(plan: Plan, sigma: float, units: Units, denoiser: Denoiser) -> N
         )
 
 
-def exact_for(operator: Operator) -> list[str]:
-    """The methods for this operator whose draws have the law of the posterior in a limit."""
+def exact_for(operator: Operator, shape: tuple[int, ...]) -> list[str]:
+    """The methods for this operator on x of a shape whose draws have the law of the posterior in a limit."""
     kinds = {names.ANY}
     if operator.linear:
-        kinds |= {names.LINEAR, names.SPECTRAL}
+        kinds |= {names.LINEAR}
+        with contextlib.suppress(ValueError):  # it has none that is fast enough
+            operator.as_linear().svd(shape)
+            kinds |= {names.SPECTRAL}
     if type(operator) is Identity:
         kinds |= {names.IDENTITY}
     return [name for name, facts in names.METHODS.items() if facts.exact and facts.operators in kinds]

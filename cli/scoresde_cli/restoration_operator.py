@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,19 +45,42 @@ class Own:
                 check_operator(operator, shape)
             else:
                 check_function(operator, shape)
+            operator(torch.zeros(1, *shape))  # samples are float32
         except ValueError as error:
             raise click.UsageError(f"--operator {self.name}: {error}") from error
         except Exception as error:
             raise own_code.failed(OPTION, self.name, error, f" for x of shape {(3, *shape)}") from error
         return operator
 
+    def seen(self, shape: Shape) -> str:
+        """A digest of what it makes of one x, four digits of each entry: its numbers may come from other files."""
+        x = torch.rand(1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        y = self.operator(shape)(x).flatten().tolist()
+        return hashlib.sha256(" ".join(f"{value:.3e}" for value in y).encode()).hexdigest()
+
 
 def _declared(function: Any, shape: Shape) -> Operator:
-    """A function as an operator: one without a gradient, where autograd does not see through it, as through NumPy."""
+    """A function as an operator: one without a gradient, where autograd does not see through it, as through NumPy.
+
+    It is given x in float64 where it takes no float32, as with a matrix of its own in float64.
+    """
+    function = _for_float32(function, shape)
     seen = False
     with contextlib.suppress(Exception):  # what is wrong is said by the check
         seen = function(torch.zeros(1, *shape, dtype=torch.float64, requires_grad=True)).requires_grad
     return Function(function, differentiable=seen)
+
+
+def _for_float32(function: Any, shape: Shape) -> Any:
+    def answers(dtype: torch.dtype) -> bool:
+        with contextlib.suppress(Exception):
+            function(torch.zeros(1, *shape, dtype=dtype))
+            return True
+        return False
+
+    if answers(torch.float32) or not answers(torch.float64):
+        return function
+    return lambda x: function(x.double()).to(x.dtype)
 
 
 def load(name: str) -> Own:
@@ -93,5 +117,8 @@ def _operator(name: str, function: Any) -> Callable[[Shape], Operator]:
 
 def _wants_arguments(function: Callable[..., Any]) -> bool:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # a builtin, such as torch.abs
+        return True
     return any(each.kind in kinds and each.default is inspect.Parameter.empty for each in parameters)

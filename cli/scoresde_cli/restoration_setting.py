@@ -47,18 +47,18 @@ class Setting:
     plan: Plan
     wish: Wish
 
-    def deciding(self, digest: str, entries: int) -> dict[str, Any]:
+    def deciding(self, digest: str, shape: tuple[int, ...], entries: int) -> dict[str, Any]:
         """All that decides the samples, but for their numbers, as plain values for settings.json.
 
         Args:
-            digest: of the IMAGE; entries: of its measurement.
+            digest: of the IMAGE; shape: of x; entries: of its measurement.
         """
         wish = self.wish
         return {
             **self.model.identity,
             "image": digest,
             "simulate": wish.simulate,
-            **self.task.deciding(),
+            **self.task.deciding(shape),
             "sigma": wish.sigma,
             **self.plan.deciding(entries),
             **({"n": wish.n} if self.plan.facts.interacting else {}),

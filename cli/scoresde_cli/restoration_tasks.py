@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from scoresde_cli.names import TASKS
 from scoresde_cli.restoration_options import split_index
 
 Shape = tuple[int, ...]
-COLOURS = 3
+COLOURS, LONGEST = 3, 40
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Task:
         name: of the task or operator; options: in full, as plain values.
         operator: for x of a shape, in the user's units.
         x_shape: of x, for the shape of a file that is the measurement and that of a sample that the prior knows.
-        digests: of the files that it was made from.
+        digests: of the files that it was made from; seen: of what it makes of one x of a shape, for an operator whose
+            numbers may come from anywhere.
         mask: for x of a shape, (H, W): what of it is kept; None for tasks that keep no pixels as they were.
     """
 
@@ -41,15 +43,18 @@ class Task:
     x_shape: Callable[[Shape, Shape], Shape]
     digests: Mapping[str, str]
     mask: Callable[[Shape], Tensor] | None = None
+    seen: Callable[[Shape], str] | None = None
 
-    def deciding(self) -> dict[str, Any]:
-        """As plain values, for settings.json."""
-        return {"task": self.name, **self.options, **{f"{key} sha256": value for key, value in self.digests.items()}}
+    def deciding(self, shape: Shape) -> dict[str, Any]:
+        """As plain values, for settings.json, with x of that shape."""
+        digests = {f"{key} sha256": value for key, value in self.digests.items()}
+        tried = {} if self.seen is None else {"A(x) sha256": self.seen(shape)}
+        return {"task": self.name, **self.options, **digests, **tried}
 
     def label(self) -> str:
         """For folder names: the task, and the options that are not at their defaults."""
         changed = {word: value for word, value in self.options.items() if value != names.TASK_DEFAULTS.get(word)}
-        named = {word: Path(value).stem if word in self.digests else value for word, value in changed.items()}
+        named = {word: Path(value).stem if word in self.digests else _slug(value) for word, value in changed.items()}
         words = [f"{word.replace('_', '-')}{value}" for word, value in named.items()]
         return "-".join([self.name.replace(":", "-"), *words])
 
@@ -84,6 +89,11 @@ class Task:
             raise click.UsageError(
                 f"--task {self.name} needs a prior of colour pictures; this one is of {space.shape[0]} channel"
             )
+
+
+def _slug(value: Any) -> str:
+    """For a folder's name: a text is whatever the user likes."""
+    return re.sub(r"[^\w.]+", "-", str(value)).strip("-.")[:LONGEST]
 
 
 def make(task: str | None, operator: str | None, options: Mapping[str, Any], seed: int) -> Task:
@@ -209,7 +219,8 @@ MAKERS: dict[str, Callable[[str, Mapping[str, Any], int], Task]] = {
 def _own(name: str) -> Task:
     own = restoration_operator.load(name)
 
-    return Task(name, {}, own.checked, _known, {} if own.digest is None else {"operator": own.digest})
+    files = {} if own.digest is None else {"operator": own.digest}
+    return Task(name, {}, own.checked, _known, files, seen=own.seen)
 
 
 def _digest(file: str) -> str:

@@ -24,6 +24,7 @@ from scoresde_cli.options import (
 )
 
 D = names.TASK_DEFAULTS
+WIDEST_BLUR, LONGEST_MOTION = 250, 500  # pixels: kernels of some thousand entries a side take all memory
 TASK, METHOD, WHICH, WHERE = "What was done", "Method", "Which samples", "Where to"
 
 
@@ -115,14 +116,14 @@ def list_methods(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 )
 @option(
     "--kernel-std",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, WIDEST_BLUR, min_open=True),
     section=TASK,
     help=f"Of --kernel gaussian: in pixels [default: {D['kernel_std']:g}].",
 )
 @option("--angle", type=float, section=TASK, help="Of motion-deblur: degrees from the horizontal [default: 0].")
 @option(
     "--length",
-    type=click.FloatRange(1),
+    type=click.FloatRange(1, LONGEST_MOTION),
     section=TASK,
     help=f"Of motion-deblur: of the movement, in pixels [default: {D['length']:g}].",
 )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scoresde.linalg import Operator
 from scoresde_cli import devices, models, restoration_methods, restoration_tasks, stopping
 from scoresde_cli import restoration_metrics as metrics
 from scoresde_cli.models import Model
 from scoresde_cli.progress import say
 from scoresde_cli.restoration_drawing import restore_one
 from scoresde_cli.restoration_folder import METRICS, write_json
-from scoresde_cli.restoration_problem import prepare, rehearse
+from scoresde_cli.restoration_problem import Restoration, prepare, rehearse
 from scoresde_cli.restoration_setting import Setting, Wish
 from scoresde_cli.restoration_tasks import Task
 
@@ -53,18 +52,18 @@ def restore(
     if len(images) > 1:
         home, result, which = home.parent, metrics.average(list(found.values())), f"Mean of {len(images)} pictures: "
         write_json(home / METRICS, {"mean": result, "pictures": found, "command": again})
-    _tell(setting, of.measurement.operator, which, result)
+    _tell(setting, of, which, result)
     return home
 
 
-def _tell(setting: Setting, operator: Operator, which: str, result: dict[str, Any]) -> None:
+def _tell(setting: Setting, of: Restoration, which: str, result: dict[str, Any]) -> None:
     """What came out, and how far it can be trusted."""
     say(which + metrics.words(result))
     doubts = metrics.doubts(result)
     if doubts is not None:
         say(doubts)
     if not setting.plan.facts.exact:
-        exact = restoration_methods.exact_for(operator)
+        exact = restoration_methods.exact_for(of.measurement.operator, of.shape)
         say(
             f"Note: {setting.plan.name} is not asymptotically exact: more steps do not bring its samples to the "
             f"posterior. In a limit these do: {', '.join(exact)}; see --list-methods"
@@ -109,10 +108,8 @@ def _folders(setting: Setting, images: Sequence[Path], out: Path | None) -> list
     home, label = Path(*parts), setting.label()
     if len(images) == 1:
         return [out if out is not None else home / f"{images[0].stem}-{label}"]
-    seen: Counter[str] = Counter()
-    folders = []
+    taken: list[str] = []
     for image in images:
-        seen[image.stem] += 1
-        again = "" if seen[image.stem] == 1 else f"-{seen[image.stem]}"
-        folders.append((out if out is not None else home / label) / f"{image.stem}{again}")
-    return folders
+        names = (image.stem if k == 1 else f"{image.stem}-{k}" for k in itertools.count(1))
+        taken.append(next(name for name in names if name not in taken))
+    return [(out if out is not None else home / label) / name for name in taken]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoresde import grids
-from scoresde.inverse.gaussian_step import GaussianStep, spectral
+from scoresde.inverse.gaussian_step import GaussianStep, spectral, why_not_spectral
 from scoresde.inverse.levels import estimate, spread
 from scoresde.inverse.problem import Draws, Method, Problem, Run, check_finite
 from scoresde.linalg import SVD
@@ -119,12 +119,10 @@ class Coordinates:
 
 def _svd(problem: Problem, method: Method) -> SVD:
     """The SVD of A, or why there is none."""
-    A = problem.operator.as_linear()
+    problem.operator.as_linear()  # or it is refused
     svd = spectral(problem)
-    if svd is not None:
-        return svd
-    if problem.noise_std.numel() > 1:
-        why = "noise_std is given for each entry of y, and needs to be one number"
-    else:
-        why = f"{A} has none that is fast enough for samples of shape {problem.shape}"
-    raise ValueError(f"{method} works in the SVD of A: {why}; MMPS, DiffPIR and DAPS do without")
+    if svd is None:
+        raise ValueError(
+            f"{method} works in the SVD of A: {why_not_spectral(problem)}; MMPS, DiffPIR and DAPS do without"
+        )
+    return svd

@@ -24,6 +24,7 @@ from torch import Tensor
 from scoresde import grids
 from scoresde._tensors import combine, expand, flat_sum
 from scoresde.inverse.gaussian_step import GaussianStep
+from scoresde.inverse.langevin import check_seen
 from scoresde.inverse.levels import estimate, noise_to_signal
 from scoresde.inverse.problem import Draws, Method, Problem, Run, check_finite
 from scoresde.reverse import prior_sample
@@ -109,6 +110,7 @@ class Descent(Proximal):
         size = torch.full((len(m),), r**2, dtype=torch.float64, device=m.device)
         for _ in range(self.inner):
             value, gradient = self._objective(x, m, r), self._gradient(x, m, r)
+            check_seen(self.problem, value)
             slope = flat_sum(gradient.double().square())
             done = torch.zeros_like(size, dtype=torch.bool)
             for _ in range(HALVINGS):

@@ -65,6 +65,13 @@ def spectral(problem: Problem) -> SVD | None:
         return None
 
 
+def why_not_spectral(problem: Problem) -> str:
+    """Words for the reason that `spectral` is None."""
+    if problem.noise_std.numel() > 1:
+        return "noise_std is given for each entry of y, and needs to be one number"
+    return f"{problem.operator} has none that is fast enough for samples of shape {problem.shape}"
+
+
 class _Step(abc.ABC):
     @abc.abstractmethod
     def mean(self, m: Tensor, r: float) -> Tensor: ...

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from scoresde._tensors import expand, flat_sum
+from scoresde.errors import NumericalError
 from scoresde.inverse.gaussian_step import GaussianStep
 from scoresde.inverse.problem import Problem, Run
 from scoresde.noise import ACCEPTANCE, uniform
@@ -89,13 +90,14 @@ def langevin(
         drift: whether A is asked for its pullback.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none. NumericalError: A(x) is not finite where a chain is, so that nothing could be accepted.
     """
     noise, steps = run.noise(problem).at(step, 0.0, 0.0), adapting + held
     # (B, steps) at once: a draw of one number costs as much
     u = uniform(run.seed, run.ids, (steps,), step=step, stream=ACCEPTANCE, dtype=torch.float64, device=m.device)
     h, total = chain.h, torch.zeros_like(chain.h)
     at, target = _point(problem, m, r, chain.x, drift), TARGET if drift else TARGET_OF_WALK
+    check_seen(problem, at.log_pi)
     for i in range(steps):
         mean = _proposal(at, m, h)
         std = r * (-torch.expm1(-h)).sqrt()
@@ -110,6 +112,20 @@ def langevin(
         if i >= adapting or held == 0:
             total = total + probability
     return Chain(at.x, h, total / (held or steps))
+
+
+def check_seen(problem: Problem, value: Tensor) -> None:
+    """Refuse chains that stand where the fit (B,) is not finite.
+
+    Raises:
+        NumericalError: one does.
+    """
+    bad = ~value.isfinite()
+    if bool(bad.any()):
+        raise NumericalError(
+            f"{problem.operator} is not finite for {int(bad.sum())} of {len(bad)} samples on their way, the first of "
+            f"them number {int(bad.nonzero()[0])}: they leave the range of the data; give an A that is finite there too"
+        )
 
 
 def has_pullback(problem: Problem, x: Tensor) -> bool:

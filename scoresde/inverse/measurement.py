@@ -60,7 +60,7 @@ class GaussianMeasurement:
         return (y.to(clean) - clean) / self.std(clean)
 
     def chi_square(self, x: Tensor, y: Tensor) -> Tensor:
-        """|residual|^2 / M, (B,): 1 +- sqrt(2 / M) at the true x, and a little less for draws from the posterior."""
+        """|residual|^2 / M, (B,): 1 +- sqrt(2 / M) at the true x, and so it is for draws from the posterior."""
         z = self.residual(x, y)
         return flat_sum(z.square()) / z[0].numel()
 

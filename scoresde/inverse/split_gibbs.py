@@ -101,6 +101,7 @@ class SplitGibbs(Method):
             sweeps = DEFAULT_STEPS if run.steps is None else run.steps
             falling = max(1, round(self.annealed * sweeps))
             log_r = torch.linspace(math.log(self.r_max), math.log(self.r_min), falling, dtype=torch.float64)
+            log_r[-1] = math.log(self.r_min)  # also of a single sweep
             log_r = torch.cat([log_r, log_r[-1:].expand(sweeps - falling)]) + math.log(problem.denoiser.data_std)
             log_snr = -2.0 * log_r
         else:

@@ -30,7 +30,7 @@ from scoresde import grids
 from scoresde._tensors import combine, expand, flat_sum
 from scoresde.distributions import GaussianMixture
 from scoresde.inverse.drawing import equally_weighted
-from scoresde.inverse.gaussian_step import GaussianStep
+from scoresde.inverse.gaussian_step import GaussianStep, spectral, why_not_spectral
 from scoresde.inverse.guided import Twist, Twisted, TwistedDenoiser
 from scoresde.inverse.levels import regular, spread
 from scoresde.inverse.mmps import MMPS
@@ -78,6 +78,10 @@ class TwistedSMC(Method):
         wanted = len(run.ids)
         if self.particles is not None and self.particles != wanted:
             run = replace(run, ids=torch.arange(self.particles))
+        if spectral(problem) is None:
+            raise ValueError(
+                f"the last step's density of y needs the SVD of A: {why_not_spectral(problem)}; MMPS does without"
+            )
         guide, last = self.twist.denoiser(problem), GaussianStep(problem)
         guide.check_twist()
         sde, data_std = problem.denoiser.sde, problem.denoiser.data_std

@@ -79,6 +79,11 @@ def check_function(
 def _check_map(function: Callable[[Tensor], Tensor], name: str, x: Tensor) -> Tensor:
     """f(x), when f does the same to each sample of a batch and keeps to the dtype."""
     y = function(x)
+    if y.ndim == 1 and len(y) == len(x):
+        raise ValueError(
+            f"{name} gives one number for each of a batch of shape {tuple(x.shape)}, in the shape {tuple(y.shape)}; "
+            f"return ({len(x)}, 1), as with keepdim=True"
+        )
     if y.ndim < 2 or len(y) != len(x):
         raise ValueError(
             f"{name} gives shape {tuple(y.shape)} for a batch of shape {tuple(x.shape)}; the first dimension must "
