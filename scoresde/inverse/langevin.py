@@ -97,7 +97,7 @@ def langevin(
     u = uniform(run.seed, run.ids, (steps,), step=step, stream=ACCEPTANCE, dtype=torch.float64, device=m.device)
     h, total = chain.h, torch.zeros_like(chain.h)
     at, target = _point(problem, m, r, chain.x, drift), TARGET if drift else TARGET_OF_WALK
-    check_seen(problem, at.log_pi)
+    check_seen(problem, at.log_pi + _square(at.drift))
     for i in range(steps):
         mean = _proposal(at, m, h)
         std = r * (-torch.expm1(-h)).sqrt()
@@ -115,7 +115,7 @@ def langevin(
 
 
 def check_seen(problem: Problem, value: Tensor) -> None:
-    """Refuse chains that stand where the fit (B,) is not finite.
+    """Refuse chains that stand where the fit (B,), or its gradient, is not finite.
 
     Raises:
         NumericalError: one does.
@@ -123,8 +123,8 @@ def check_seen(problem: Problem, value: Tensor) -> None:
     bad = ~value.isfinite()
     if bool(bad.any()):
         raise NumericalError(
-            f"{problem.operator} is not finite for {int(bad.sum())} of {len(bad)} samples on their way, the first of "
-            f"them number {int(bad.nonzero()[0])}: they leave the range of the data; give an A that is finite there too"
+            f"{problem.operator}, or its gradient, is not finite for {int(bad.sum())} of {len(bad)} samples on their way: "
+            "they leave the range of the data, so give an A that is finite there too"
         )
 
 
