@@ -123,8 +123,8 @@ def check_seen(problem: Problem, value: Tensor) -> None:
     bad = ~value.isfinite()
     if bool(bad.any()):
         raise NumericalError(
-            f"{problem.operator}, or its gradient, is not finite for {int(bad.sum())} of {len(bad)} samples on their way: "
-            "they leave the range of the data, so give an A that is finite there too"
+            f"{problem.operator}, or its gradient, is not finite for {int(bad.sum())} of {len(bad)} samples on their "
+            "way: they leave the range of the data, so give an A that is finite there too"
         )
 
 
