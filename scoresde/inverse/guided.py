@@ -27,6 +27,7 @@ from scoresde.sampling import sample
 from scoresde.sde import Level
 from scoresde.solvers import SASolver, Solver
 
+REACH = 5.0
 Pullback = Callable[[Tensor], Tensor]
 
 
@@ -74,18 +75,14 @@ def line_step(residual: Tensor, u: Tensor, noise_std: Tensor, v: Tensor, push: T
     return flat_sum(u * residual) / spread.clamp_min(torch.finfo(u.dtype).tiny)
 
 
-def fit_step(residual: Tensor, seen: Tensor, noise_std: Tensor, v: Tensor, push: Tensor) -> Tensor:
-    """tau = p'A'R r / (|A p|_R^2 + |v' p|) with R = noise_std^-2, (B,): how far along a push p = C_t v to go.
+def within_reach(push: Tensor, data_std: float) -> Tensor:
+    """The push (B, *), made shorter where its root mean square is over `REACH` standard deviations of the data.
 
-    The most likely x0 on the line xhat0 + tau p given y, for X_0 ~ N(xhat0, C_t): 1 where v = A' S^-1 r with that C_t.
-    Unlike `line_step` it does not hear of what is outside of the range of A.
-
-    Args:
-        residual, seen: r = y - A xhat0, and A p.
+    Nothing in the data is that far from xhat0. A network's C_t is no covariance at high noise, and may be thousands of
+    times too large.
     """
-    weighted = seen / noise_std
-    spread = flat_sum(weighted.square()) + flat_sum(v * push).abs()
-    return flat_sum(weighted * residual / noise_std) / spread.clamp_min(torch.finfo(push.dtype).tiny)
+    size = (flat_sum(push.double().square()) / push[0].numel()).sqrt()
+    return expand((REACH * data_std / size).clamp(max=1.0), push) * push
 
 
 class GuidedDenoiser(Wrapped):

@@ -9,9 +9,8 @@ variance s^2 in every direction,
     r_t^2 = sigma^2 s^2 / (sigma^2 + alpha^2 s^2)
 
 where theirs has s = 1: pictures in [-1, 1] have s near 0.5, and data of another scale need their own. Their code
-multiplies the push by weights of its own besides, for DDIM steps; here it is the score, for any solver. A network's
-C_t may be far larger than r_t^2 at high noise, where it is no covariance, and then the push grows without end: it goes
-as far as is most likely along its line (`fit_step`), which is 1 times itself where C_t = r_t^2 I.
+multiplies the push by weights of its own besides, for DDIM steps; here it is the score, for any solver. A push
+beyond the reach of the data is made shorter (`within_reach`).
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoresde._tensors import Coefficient, expand, scale
+from scoresde._tensors import Coefficient, scale
 from scoresde.inverse.conjugate_gradients import conjugate_gradients
 from scoresde.inverse.gaussian_step import ITERATIONS, TOLERANCE, GaussianStep, spectral
-from scoresde.inverse.guided import Estimate, Twist, Twisted, TwistedDenoiser, fit_step
+from scoresde.inverse.guided import Estimate, Twist, Twisted, TwistedDenoiser, within_reach
 from scoresde.inverse.problem import Problem
 from scoresde.linalg import SVD
 from scoresde.sde import Level
@@ -71,13 +70,6 @@ class PiGDMDenoiser(TwistedDenoiser):
     def guided_x0(self, x: Tensor, t: Level) -> Tensor:
         return self._guided(self.estimate(x, t), self._r2(t))
 
-    def check_twist(self) -> None:
-        if self.svd is None:
-            raise ValueError(
-                f"particles need the density of y from {self.choices}, and so the SVD of A: {self.operator} has none "
-                "that is fast enough, or noise_std differs between the entries of y; take twist=TMPD() or MMPS()"
-            )
-
     def twist(self, x: Tensor, t: Level) -> Twist:
         estimate, r2 = self.estimate(x, t), float(self._r2(t))
         log_prob = self.step.log_evidence(estimate.x0, math.sqrt(r2))
@@ -96,8 +88,7 @@ class PiGDMDenoiser(TwistedDenoiser):
         else:
             S = lambda v: self.variance * v + scale(r2, A(A.adjoint(v)))  # noqa: E731
             v = A.adjoint(conjugate_gradients(S, residual, ITERATIONS, TOLERANCE))
-        push = covariance(v)
-        return x0 + expand(fit_step(residual, A(push), self.problem.noise_std, v, push), push) * push
+        return x0 + within_reach(covariance(v), self.problem.denoiser.data_std)
 
 
 def _spectral(svd: SVD, v: Tensor, variance: float, r2: Coefficient) -> Tensor:
