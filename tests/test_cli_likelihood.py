@@ -61,24 +61,23 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on 4 x 4 pictures, without held-out data."""
-    folder = tmp_path_factory.mktemp("pictures")
-    np.save(folder / "x.npy", np.random.default_rng(0).integers(0, 256, size=(20, 4, 4), dtype=np.uint8))
+def pictures_run(folder: Path, side: int) -> Path:
+    """A run on square pictures, without held-out data."""
+    np.save(folder / "x.npy", np.random.default_rng(0).integers(0, 256, size=(20, side, side), dtype=np.uint8))
     words = ("train", folder / "x.npy", "--out", folder / "run", "--held-out", 0, *TRAIN)
     assert run([str(word) for word in words]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pictures_run(tmp_path_factory.mktemp("pictures"), 4)
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on pictures whose trace is not exact unless asked for."""
-    folder = tmp_path_factory.mktemp("wide")
-    np.save(folder / "x.npy", np.random.default_rng(0).integers(0, 256, size=(20, 5, 5), dtype=np.uint8))
-    words = ("train", folder / "x.npy", "--out", folder / "run", "--held-out", 0, *TRAIN)
-    assert run([str(word) for word in words]) == 0
-    return folder / "run"
+    """Whose trace is not exact unless asked for."""
+    return pictures_run(tmp_path_factory.mktemp("wide"), 5)
 
 
 # --- the numbers ---------------------------------------------------------------------------------------
