@@ -187,12 +187,11 @@ def test_particles_are_steered_by_other_twists(twist: Twisted) -> None:
 
 
 class NoCovariance(Wrapped):
-    """Answers as the exact denoiser does, with a Jacobian that is far too large and not symmetric."""
+    """Answers as the exact denoiser does, with a Jacobian that is far too large, and neither symmetric nor positive."""
 
     def __init__(self, inner: Denoiser, size: float) -> None:
         super().__init__(inner)
-        turn = normal(inner.shape[0], inner.shape[0], seed=3)
-        self.wrong = size * (turn - turn.mT + turn @ turn.mT)
+        self.wrong = size * normal(inner.shape[0], inner.shape[0], seed=3)
 
     def predict(self, x: Tensor, t: Level) -> Tensor:
         return self.inner.predict(x, t) + (x - x.detach()) @ self.wrong.to(x)
@@ -207,7 +206,7 @@ def test_a_jacobian_that_is_no_covariance_does_not_explode(operator: Operator, m
     wild = Problem(NoCovariance(given.denoiser, size), given.measurement, given.y, (4,))
     x = 2.0 * normal(50, 4, seed=8)
     before, after = given.denoiser.x0(x, 0.9), method.denoiser(wild).x0(x, 0.9)
-    assert (after - before).square().mean(1).sqrt().max() < 2.0 * REACH * given.denoiser.data_std
+    assert (after - before).square().mean(1).sqrt().max() < 100.0 * given.denoiser.data_std  # whatever the size
 
 
 def test_the_most_likely_step_is_one_where_the_guess_is_right() -> None:
