@@ -123,12 +123,11 @@ def _checked(wish: str, space: Space, material: Material | None) -> Chosen:
         )
     own = own_code.guarded("--features", wish, found.value)
     chosen = Chosen(picture_features(own, f"the features of {wish}"), {"features": wish, "sha256": found.digest})
-    # its numbers may come from other files too
     return Chosen(chosen.features, {**chosen.identity, "tried": _tried(chosen, wish, space, material)})
 
 
 def _tried(chosen: Chosen, wish: str, space: Space, material: Material | None) -> str:
-    """Features of the first pictures there are, a digest of four digits of each."""
+    """The digest of the features of the first pictures there are."""
     if material is None:
         pictures = torch.zeros(TRIED, *space.shape)
     else:
@@ -137,4 +136,4 @@ def _tried(chosen: Chosen, wish: str, space: Space, material: Material | None) -
         found = chosen.features(pictures)
     except (ValueError, RuntimeError) as error:
         raise click.UsageError(f"--features {wish}: {error}") from error
-    return hashlib.sha256(" ".join(f"{value:.3e}" for value in found.flatten().tolist()).encode()).hexdigest()
+    return own_code.digest(found)

@@ -60,6 +60,11 @@ def failed(option: str, name: str, error: Exception, when: str = "") -> click.Us
     return click.UsageError(f"{option} {name} fails{when}{line}: {type(error).__name__}: {error}")
 
 
+def digest(values: Tensor) -> str:
+    """Of what the user's code makes of something known, to four digits: its numbers may come from other files too."""
+    return hashlib.sha256(" ".join(f"{value:.3e}" for value in values.flatten().tolist()).encode()).hexdigest()
+
+
 def guarded(option: str, name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The user's function, whose errors are told as the user's and not as ours."""
 

@@ -13,6 +13,7 @@ Values are those of the user: pictures from 0 to 1, not cut.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from scoresde.recipe import Space
 from scoresde_cli import restoration_pictures as pictures
-from scoresde_cli.comparison_cells import plain
 from scoresde_cli.gallery import Gallery
 from scoresde_cli.pictures import npy_bytes, png_bytes, write_bytes
 
@@ -124,5 +124,18 @@ class Folder:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Plain values as a file; numbers that are not finite as words, since JSON has none."""
+    """Values as a file."""
     write_bytes(path, (json.dumps(plain(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it: numbers, lists and words; null for what is not finite."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, int | float | str | bool) or value is None else str(value)

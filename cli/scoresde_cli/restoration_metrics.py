@@ -11,6 +11,7 @@ from torch import Tensor
 from scoresde.inverse import Draws
 from scoresde.metrics import psnr, ssim
 from scoresde.metrics.calibration import interval_coverage, spread_skill
+from scoresde_cli.restoration_folder import plain
 from scoresde_cli.restoration_problem import Restoration
 
 LEVEL = 0.9
@@ -118,19 +119,6 @@ def of_draws(of: Restoration, draws: Draws) -> dict[str, Any]:
         "ess": None if weights is None else float(1.0 / torch.softmax(weights.double(), 0).square().sum()),
         "diagnostics": plain(dict(draws.diagnostics)),
     }
-
-
-def plain(value: Any) -> Any:
-    """Diagnostics as JSON has them: numbers, lists and words; null for what is not finite."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, int | float | str | bool) or value is None else str(value)
 
 
 def average(many: list[dict[str, Any]]) -> dict[str, Any]:

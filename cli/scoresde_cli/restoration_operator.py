@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,10 +52,9 @@ class Own:
         return operator
 
     def seen(self, shape: Shape) -> str:
-        """A digest of what it makes of one x, four digits of each entry: its numbers may come from other files."""
+        """The digest of what it makes of one x."""
         x = torch.rand(1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        y = self.operator(shape)(x).flatten().tolist()
-        return hashlib.sha256(" ".join(f"{value:.3e}" for value in y).encode()).hexdigest()
+        return own_code.digest(self.operator(shape)(x))
 
 
 def _declared(function: Any, shape: Shape) -> Operator:
